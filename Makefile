@@ -1,0 +1,37 @@
+# `make demo` and `make test` are all that a fresh machine with Python 3.11 or 3.12 needs.
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
+BIN := .venv/bin
+
+.PHONY: install up demo test lint format bench migrate
+
+install: .venv/installed
+
+# The lock file pins every version; torch 2.13.0 has a CPU build and a CUDA build.
+.venv/installed: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "epochd needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[worker,dev]'
+	touch $@
+
+up: install
+	$(BIN)/epochd up
+
+demo: install
+	$(BIN)/epochd demo
+
+test: install
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python -m benchmarks.first_batch

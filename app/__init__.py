@@ -1,0 +1,1 @@
+"""HTTP in, HTTP out: the API that clients speak to."""

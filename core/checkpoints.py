@@ -1,0 +1,128 @@
+"""The published checkpoints of a job: rows written under the fence, found by epoch, thinned out by retention."""
+
+import math
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from core.checkpoint_files import FileEntry, manifest_sha256
+from core.errors import NotFound
+from core.models import Checkpoint
+
+# The second newest is there for when the newest turns out damaged.
+STATES_KEPT = 2
+_NEWEST_FIRST = (col(Checkpoint.step).desc(), col(Checkpoint.fence).desc())
+
+
+def store_key(checkpoint: Checkpoint) -> str:
+    """Return where a checkpoint's folder lies."""
+    return f"checkpoints/{checkpoint.job_id}/{checkpoint.fence}-{checkpoint.step}"
+
+
+def new(
+    job_id: str,
+    fence: int,
+    *,
+    step: int,
+    epoch: int,
+    files: list[FileEntry],
+    state_files: list[FileEntry],
+    loss: float | None,
+    accuracy: float | None,
+    validation_loss: float | None,
+) -> Checkpoint:
+    """Return the row of a folder that is ready to be published."""
+    return Checkpoint(
+        job_id=job_id,
+        fence=fence,
+        step=step,
+        epoch=epoch,
+        bytes=sum(file["bytes"] for file in files),
+        manifest_sha256=manifest_sha256(files),
+        files=[dict(file) for file in files],
+        state_files=[dict(file) for file in state_files],
+        loss=loss,
+        accuracy=accuracy,
+        validation_loss=validation_loss,
+    )
+
+
+def add(session: Session, checkpoint: Checkpoint) -> None:
+    """Insert the row, in the transaction whose first statement holds the job's row under its fence."""
+    session.add(checkpoint)
+    session.flush()
+    rows = all_of(session, checkpoint.job_id)
+    best = min(rows, key=_score)
+    for row in rows:
+        row.best = row is best
+    session.flush()
+
+
+def all_of(session: Session, job_id: str) -> list[Checkpoint]:
+    """Return a job's checkpoints, newest first."""
+    return list(session.exec(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*_NEWEST_FIRST)))
+
+
+def find(session: Session, job_id: str, epoch: int | Literal["latest", "best"]) -> Checkpoint:
+    """Return the newest checkpoint of an epoch, of all, or the best one. Raises NotFound."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*_NEWEST_FIRST).limit(1)
+    if epoch == "best":
+        query = query.where(col(Checkpoint.best))
+    elif epoch != "latest":
+        query = query.where(Checkpoint.epoch == epoch)
+    found = session.exec(query).first()
+    if found is None:
+        raise NotFound(f"{job_id} has no checkpoint {epoch}. `GET /jobs/{job_id}/checkpoints` lists what there is.")
+    return found
+
+
+def is_published(session: Session, job_id: str, step: int) -> bool:
+    """Say whether a checkpoint of this update is listed."""
+    query = select(Checkpoint.step).where(Checkpoint.job_id == job_id, Checkpoint.step == step)
+    return session.exec(query.limit(1)).first() is not None
+
+
+def resumable(session: Session, job_id: str) -> list[Checkpoint]:
+    """Return the checkpoints that a run can go on from, newest first."""
+    return [row for row in all_of(session, job_id) if row.state_files]
+
+
+def newest_resumable(session: Session, job_id: str) -> Checkpoint | None:
+    """Return the checkpoint that the next run goes on from, unless it turns out damaged."""
+    return next(iter(resumable(session, job_id)), None)
+
+
+def retire(session: Session, job_id: str, keep: int) -> list[str]:
+    """Delete what retention no longer keeps and return the store's keys to delete after the commit.
+
+    Kept are the newest `keep` and the best one; their training states only of the newest two.
+    """
+    gone: list[str] = []
+    for place, row in enumerate(all_of(session, job_id)):
+        if place >= keep and not row.best:
+            gone.append(store_key(row))
+            session.delete(row)
+        elif place >= STATES_KEPT and row.state_files:
+            gone.append(f"{store_key(row)}/state")
+            row.state_files = []
+    session.flush()
+    return gone
+
+
+def remove(session: Session, checkpoint: Checkpoint) -> None:
+    """Take a damaged checkpoint off the list."""
+    session.execute(
+        sa.delete(Checkpoint).where(
+            col(Checkpoint.job_id) == checkpoint.job_id,
+            col(Checkpoint.fence) == checkpoint.fence,
+            col(Checkpoint.step) == checkpoint.step,
+        )
+    )
+
+
+def _score(checkpoint: Checkpoint) -> tuple[bool, float]:
+    # Validation loss decides where it is known; a training loss never beats one.
+    if checkpoint.validation_loss is not None:
+        return (False, checkpoint.validation_loss)
+    return (True, math.inf if checkpoint.loss is None else checkpoint.loss)

@@ -1,0 +1,59 @@
+"""The bell: a Celery message that says no more than "there may be work". SQL says what the work is."""
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+_log = structlog.get_logger()
+
+TASK = "epochd.run_claimable_jobs"
+QUEUE = "epochd"
+
+
+def celery_app(redis_url: str) -> Celery:
+    """Return the Celery application of both sides, with the settings that survived every fault tried on them."""
+    app = Celery("epochd", broker=_broker_url(redis_url), set_as_current=False)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_default_queue=QUEUE,
+        task_create_missing_queues=False,
+        task_queues={QUEUE: {"exchange": QUEUE, "routing_key": QUEUE}},
+        # Late acks run a task in two workers after one network blip. A lost bell is rung again by the reconciler.
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        # Without this a bell waits behind a busy worker while another stands idle.
+        worker_disable_prefetch=True,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 15,
+        },
+    )
+    return app
+
+
+class Bell:
+    """The sending side."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._app = celery_app(redis_url)
+
+    def ring(self) -> None:
+        """Ring once. Where Redis does not answer, nothing is lost: the workers look by themselves every few seconds."""
+        try:
+            self._app.send_task(TASK, queue=QUEUE, retry=False)
+        except OperationalError as error:
+            _log.warning("bell_not_heard", reason=str(error), effect="idle workers look for the job by themselves")
+
+
+def _broker_url(redis_url: str) -> str:
+    # kombu's spelling of a unix socket
+    return redis_url.replace("unix://", "redis+socket://", 1)

@@ -1,0 +1,400 @@
+"""A job's life: one function for each move, each one guarded UPDATE and its event in one transaction.
+
+                       ┌──────────── requeue, lose ───────────┐
+                       ▼                                      │
+    submit ─────▶   queued   ─────────── claim ──────────▶ running ─────▶ succeeded
+                       │                                      ├─────────▶ failed
+                       └──────▶ cancelled ◀───────────────────┘
+
+Every move makes the fence grow, so whoever held the job before can write nothing more.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from core import checkpoints, datasets
+from core.database import database_now
+from core.errors import CancelRequested, Conflict, EpochdError, FenceLost, InvalidInput, NotFound
+from core.events import Cursor, Event, append
+from core.ids import new_id
+from core.job_spec import EarlierModel, JobSpec, ValidationDataset
+from core.job_states import TERMINAL, JobStatus, StopRequest
+from core.models import Dataset, Job, JobTag, utc_now
+from core.plan import first_plan
+from core.settings import Settings
+from core.unit_of_work import announcements, log_event
+
+_QUEUE_ORDER = (col(Job.priority).desc(), col(Job.id))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run a job: good for as long as the job's fence is this one."""
+
+    job_id: str
+    fence: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class JobError:
+    """Why a job failed, for the person who meets it: what happened, and what to do."""
+
+    code: str
+    message: str
+    hint: str
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+# What a client asks for ----------------------------------------------------------------------------------------------
+
+
+def prepare(session: Session, owner_id: str, spec: JobSpec, limits: Settings) -> tuple[JobSpec, dict[str, Any]]:
+    """Check a spec against what exists, and return it with every reference resolved, and its plan.
+
+    Raises InvalidInput, with the field, where a dataset or a checkpoint is missing or the job could never run.
+    """
+    dataset = _referenced_dataset(session, owner_id, spec.dataset, ("dataset",))
+    validation = None
+    if isinstance(spec.validation, ValidationDataset):
+        validation = _referenced_dataset(session, owner_id, spec.validation.dataset, ("validation", "dataset"))
+    base_plan = None
+    if isinstance(spec.model, EarlierModel):
+        spec, base_plan = _resolve_base(session, owner_id, spec, spec.model)
+    return spec, first_plan(spec, dataset, validation, base_plan, limits)
+
+
+def submit(
+    session: Session,
+    owner_id: str,
+    spec: JobSpec,
+    limits: Settings,
+    *,
+    idempotency_key: str | None = None,
+    request_sha256: str,
+) -> tuple[Job, bool]:
+    """Store a job and say whether it is new: a known idempotency key gives the job it made.
+
+    Raises InvalidInput where the spec cannot run, or where the key was used with another request.
+    """
+    if idempotency_key and (earlier := _by_idempotency_key(session, owner_id, idempotency_key)):
+        if earlier.request_sha256 != request_sha256:
+            raise InvalidInput(
+                f"Idempotency-Key {idempotency_key!r} was used for another request ({earlier.id}). Use a new key."
+            )
+        return earlier, False
+    spec, plan = prepare(session, owner_id, spec, limits)
+    job = Job(
+        id=new_id("job"),
+        owner_id=owner_id,
+        name=spec.name,
+        status=JobStatus.QUEUED,
+        priority=spec.priority,
+        spec=spec.document(),
+        plan=plan,
+        dataset_id=spec.dataset,
+        validation_dataset_id=spec.validation.dataset if isinstance(spec.validation, ValidationDataset) else None,
+        idempotency_key=idempotency_key,
+        request_sha256=request_sha256,
+        max_failures=spec.max_failures,
+    )
+    session.add(job)
+    session.flush()
+    session.add_all(JobTag(job_id=job.id, owner_id=owner_id, tag=f"{k}:{v}") for k, v in spec.tags.items())
+    log_event(session, job.id, Event(Cursor(0, 1), "submitted", utc_now(), {"name": job.name}))
+    announcements(session).ring = True
+    return job, True
+
+
+def get(session: Session, owner_id: str, job_id: str) -> Job:
+    """Return one of this owner's jobs. Raises NotFound, for another's as for none."""
+    job = session.get(Job, job_id)
+    if job is None or job.owner_id != owner_id:
+        raise NotFound(f"There is no job {job_id}. `GET /jobs` lists yours.")
+    return job
+
+
+def page(
+    session: Session, owner_id: str, *, limit: int, before: str | None, status: JobStatus | None, tag: str | None
+) -> list[Job]:
+    """Return up to `limit` jobs older than the id `before`, newest first. `tag` is `key:value`."""
+    query = select(Job).where(col(Job.owner_id) == owner_id).order_by(col(Job.id).desc()).limit(limit)
+    if before:
+        query = query.where(col(Job.id) < before)
+    if status:
+        query = query.where(col(Job.status) == status)
+    if tag:
+        tagged = select(JobTag.job_id).where(col(JobTag.owner_id) == owner_id, col(JobTag.tag) == tag)
+        query = query.where(col(Job.id).in_(tagged))
+    return list(session.exec(query))
+
+
+def queue_position(session: Session, job: Job) -> int | None:
+    """Return how many jobs will be claimed up to and with this one; None where it is not queued."""
+    if job.status != JobStatus.QUEUED:
+        return None
+    ahead = sa.or_(col(Job.priority) > job.priority, sa.and_(col(Job.priority) == job.priority, col(Job.id) <= job.id))
+    return session.exec(select(sa.func.count()).where(col(Job.status) == JobStatus.QUEUED, ahead)).one()
+
+
+def request_cancel(session: Session, owner_id: str, job_id: str) -> Job:
+    """Cancel a queued job, or ask a running one to stop. Raises Conflict with the state of one that has ended."""
+    job = _locked(session, owner_id, job_id)
+    if job.status == JobStatus.QUEUED:
+        _move(session, (job.id, job.fence), JobStatus.QUEUED, JobStatus.CANCELLED, {"reason": "asked while queued"})
+    elif job.status == JobStatus.RUNNING:
+        job.stop_requested = StopRequest.CANCEL
+        session.add(job)
+        session.flush()
+        announcements(session).nudges.append(job.id)
+    else:
+        raise Conflict(f"{job.id} is already {job.status}: there is nothing to cancel.")
+    session.refresh(job)
+    return job
+
+
+# What a worker does --------------------------------------------------------------------------------------------------
+
+
+def claim(session: Session, *, worker: str, claim_id: str, lease_seconds: float) -> Claim | None:
+    """Take the next claimable job (priority, then age) and return the right to run it; None where there is none.
+
+    After an error during the commit, `recover_claim` tells whether the job was won.
+    """
+    next_job = (
+        select(Job.id)
+        .where(col(Job.status) == JobStatus.QUEUED)
+        .order_by(*_QUEUE_ORDER)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    won = session.execute(
+        sa.update(Job)
+        .where(col(Job.id) == next_job, col(Job.status) == JobStatus.QUEUED)
+        .values(
+            status=JobStatus.RUNNING,
+            fence=col(Job.fence) + 1,
+            attempt=col(Job.attempt) + 1,
+            claim_id=claim_id,
+            worker=worker,
+            lease_expires_at=database_now(lease_seconds),
+            started_at=sa.func.coalesce(col(Job.started_at), database_now()),
+        )
+        .returning(col(Job.id), col(Job.fence), col(Job.attempt))
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    if won is None:
+        return None
+    claimed = Claim(*won)
+    newest = checkpoints.newest_resumable(session, claimed.job_id)
+    data = {"attempt": claimed.attempt, "from_step": newest.step if newest else 0}
+    log_event(session, claimed.job_id, Event(Cursor(claimed.fence, 1), "started", utc_now(), data))
+    return claimed
+
+
+def recover_claim(session: Session, claim_id: str) -> Claim | None:
+    """Return the claim that was written with this random id, if its commit went through and it still stands."""
+    job = session.exec(select(Job).where(Job.claim_id == claim_id, Job.status == JobStatus.RUNNING)).one_or_none()
+    return Claim(job.id, job.fence, job.attempt) if job else None
+
+
+def claimable(session: Session) -> bool:
+    """Say whether a job waits to be claimed."""
+    return session.exec(select(Job.id).where(col(Job.status) == JobStatus.QUEUED).limit(1)).first() is not None
+
+
+def renew(session: Session, claim: Claim, lease_seconds: float) -> StopRequest | None:
+    """Lengthen the lease and return what a client asked for meanwhile. Raises FenceLost."""
+    row = session.execute(
+        _held(claim).values(lease_expires_at=database_now(lease_seconds)).returning(col(Job.stop_requested))
+    ).one_or_none()
+    if row is None:
+        raise FenceLost(f"{claim.job_id} is no longer held under fence {claim.fence}")
+    return StopRequest(row[0]) if row[0] else None
+
+
+def record(session: Session, claim: Claim, events: list[Event], **columns: Any) -> None:
+    """Write events of a running job and what its row shows (`progress`, `latest`, `plan`). Raises FenceLost.
+
+    The UPDATE is the guard: on PostgreSQL it holds the row until the commit, so no successor can come in between.
+    """
+    guard = _held(claim).values(**(columns or {"fence": claim.fence}))
+    if session.execute(guard).rowcount != 1:  # type: ignore[attr-defined]
+        raise FenceLost(f"{claim.job_id} is no longer held under fence {claim.fence}")
+    append(session, claim.job_id, events)
+
+
+def requeue(session: Session, claim: Claim, reason: str) -> None:
+    """Put a job back that its worker gives up in good order (a drain): it costs no failure.
+
+    Raises CancelRequested where a cancel was accepted meanwhile, FenceLost.
+    """
+    _move(
+        session,
+        (claim.job_id, claim.fence),
+        JobStatus.RUNNING,
+        JobStatus.QUEUED,
+        {"reason": reason},
+        unless_cancelled=True,
+    )
+    announcements(session).ring = True
+
+
+def lose(session: Session, job_id: str, fence: int, error: JobError) -> JobStatus:
+    """End the hold of a worker or a trainer that was lost, and return the job's new state.
+
+    Queued again at the cost of one failure; failed with `error` when the budget is spent; cancelled where a cancel
+    had been accepted. Raises FenceLost.
+    """
+    job = session.exec(select(Job).where(Job.id == job_id, Job.fence == fence).with_for_update()).one_or_none()
+    if job is None or job.status != JobStatus.RUNNING:
+        raise FenceLost(f"{job_id} is no longer held under fence {fence}")
+    failures = job.failures + 1
+    data = {"reason": error.code, "message": error.message, "failures": failures}
+    columns: dict[str, Any] = {"failures": failures}
+    if job.stop_requested == StopRequest.CANCEL:
+        status = JobStatus.CANCELLED
+    elif failures >= job.max_failures:
+        status, columns["error"], data = JobStatus.FAILED, error.document(), error.document()
+    else:
+        status = JobStatus.QUEUED
+        announcements(session).ring = True
+    _move(session, (job_id, fence), JobStatus.RUNNING, status, data, **columns)
+    return status
+
+
+def succeed(session: Session, claim: Claim, step: int) -> None:
+    """End a job well. Raises CancelRequested where a cancel was accepted first, FenceLost.
+
+    A success without updates and a published checkpoint of the last of them would be a lie, and is an EpochdError.
+    """
+    if step < 1 or not checkpoints.is_published(session, claim.job_id, step):
+        raise EpochdError(f"{claim.job_id} ended at step {step} without a published checkpoint of it")
+    _move(
+        session,
+        (claim.job_id, claim.fence),
+        JobStatus.RUNNING,
+        JobStatus.SUCCEEDED,
+        {"attempt": claim.attempt, "step": step},
+        unless_cancelled=True,
+    )
+
+
+def fail(session: Session, claim: Claim, error: JobError) -> None:
+    """End a job that would fail again. Raises CancelRequested where a cancel was accepted first, FenceLost."""
+    _move(
+        session,
+        (claim.job_id, claim.fence),
+        JobStatus.RUNNING,
+        JobStatus.FAILED,
+        error.document(),
+        unless_cancelled=True,
+        error=error.document(),
+    )
+
+
+def cancel(session: Session, claim: Claim) -> None:
+    """End a running job as its owner asked. Raises FenceLost."""
+    _move(
+        session, (claim.job_id, claim.fence), JobStatus.RUNNING, JobStatus.CANCELLED, {"reason": "asked while running"}
+    )
+
+
+def expired(session: Session) -> list[Job]:
+    """Return the running jobs whose lease has run out by the database's clock, locked until the transaction ends."""
+    query = select(Job).where(col(Job.status) == JobStatus.RUNNING, col(Job.lease_expires_at) < database_now())
+    return list(session.exec(query.with_for_update(skip_locked=True)))
+
+
+def held_by(session: Session, worker_prefix: str) -> list[Job]:
+    """Return the running jobs whose worker's name starts so, locked until the transaction ends."""
+    query = select(Job).where(col(Job.status) == JobStatus.RUNNING, col(Job.worker).startswith(worker_prefix))
+    return list(session.exec(query.with_for_update(skip_locked=True)))
+
+
+# How --------------------------------------------------------------------------------------------------------------
+
+
+def _held(claim: Claim) -> Any:
+    return (
+        sa.update(Job)
+        .where(col(Job.id) == claim.job_id, col(Job.fence) == claim.fence, col(Job.status) == JobStatus.RUNNING)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _move(
+    session: Session,
+    hold: tuple[str, int],
+    here: JobStatus,
+    there: JobStatus,
+    data: dict[str, Any],
+    *,
+    unless_cancelled: bool = False,
+    **columns: Any,
+) -> None:
+    job_id, fence = hold
+    if there in TERMINAL:
+        columns["finished_at"] = database_now()
+    guard = [col(Job.id) == job_id, col(Job.fence) == fence, col(Job.status) == here]
+    if unless_cancelled:
+        guard.append(col(Job.stop_requested).is_distinct_from(StopRequest.CANCEL))
+    moved = session.execute(
+        sa.update(Job)
+        .where(*guard)
+        .values(
+            status=there,
+            fence=fence + 1,
+            stop_requested=None,
+            worker=None,
+            lease_expires_at=None,
+            claim_id=None,
+            **columns,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    if moved.rowcount != 1:  # type: ignore[attr-defined]
+        job = session.exec(select(Job).where(Job.id == job_id).execution_options(populate_existing=True)).one()
+        if job.fence == fence and job.status == here:
+            raise CancelRequested(f"{job_id} was asked to stop before it could become {there}")
+        raise FenceLost(f"{job_id} is no longer {here} under fence {fence}")
+    type_ = "requeued" if there == JobStatus.QUEUED else str(there)
+    log_event(session, job_id, Event(Cursor(fence + 1, 1), type_, utc_now(), data))
+
+
+def _locked(session: Session, owner_id: str, job_id: str) -> Job:
+    get(session, owner_id, job_id)
+    return session.exec(
+        select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
+    ).one()
+
+
+def _by_idempotency_key(session: Session, owner_id: str, key: str) -> Job | None:
+    return session.exec(select(Job).where(Job.owner_id == owner_id, Job.idempotency_key == key)).one_or_none()
+
+
+def _referenced_dataset(session: Session, owner_id: str, dataset_id: str, loc: tuple[str, ...]) -> Dataset:
+    try:
+        return datasets.get(session, owner_id, dataset_id)
+    except NotFound as error:
+        raise InvalidInput.at(loc, error.detail) from error
+
+
+def _resolve_base(
+    session: Session, owner_id: str, spec: JobSpec, model: EarlierModel
+) -> tuple[JobSpec, dict[str, Any]]:
+    reference = model.checkpoint
+    try:
+        job = get(session, owner_id, reference.job)
+        found = checkpoints.find(session, job.id, reference.epoch)
+    except NotFound as error:
+        raise InvalidInput.at(("model", "checkpoint"), error.detail) from error
+    fixed = reference.model_copy(update={"epoch": found.epoch})
+    return spec.model_copy(update={"model": model.model_copy(update={"checkpoint": fixed})}), job.plan

@@ -1,0 +1,115 @@
+"""Keys: who a request comes from. Only hashes are stored; a key is shown once, when it is made."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlmodel import Session, col, select
+
+from core.errors import NotFound
+from core.ids import new_id
+from core.models import Key, Owner, utc_now
+from core.unit_of_work import UnitOfWork
+
+SCOPES = ("read", "write", "admin")
+FIRST_OWNER = "local"
+_PREFIX_CHARACTERS = 8
+_LAST_USE_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: everything a request sees or makes is this owner's."""
+
+    owner_id: str
+    key_id: str
+    scopes: frozenset[str]
+
+
+def create(
+    session: Session, owner_name: str, scopes: list[str] | None = None, expires_at: datetime | None = None
+) -> str:
+    """Make a key for an owner, who is made too where the name is new, and return it: the one time it can be seen."""
+    owner = session.exec(select(Owner).where(col(Owner.name) == owner_name)).one_or_none()
+    if owner is None:
+        owner = Owner(id=new_id("own"), name=owner_name)
+        session.add(owner)
+        session.flush()
+    prefix, secret = secrets.token_hex(_PREFIX_CHARACTERS // 2), secrets.token_urlsafe(32)
+    presented = f"epochd_{prefix}_{secret}"
+    session.add(
+        Key(
+            id=new_id("key"),
+            owner_id=owner.id,
+            prefix=prefix,
+            sha256=_hash(presented),
+            scopes=scopes or ["read", "write"],
+            expires_at=expires_at,
+        )
+    )
+    return presented
+
+
+def authenticate(session: Session, presented: str) -> Caller | None:
+    """Return whose key this is, or None where it is unknown, revoked or expired."""
+    parts = presented.split("_", 2)
+    if len(parts) != 3 or parts[0] != "epochd":
+        return None
+    wanted, now = _hash(presented), utc_now()
+    for key in session.exec(select(Key).where(col(Key.prefix) == parts[1], col(Key.revoked_at).is_(None))):
+        if hmac.compare_digest(key.sha256, wanted) and (key.expires_at is None or key.expires_at > now):
+            return Caller(key.owner_id, key.id, frozenset(key.scopes))
+    return None
+
+
+def used_lately(session: Session, key_id: str) -> bool:
+    """Say whether the key's last use is recorded closely enough."""
+    key = session.get(Key, key_id)
+    return key is not None and key.last_used_at is not None and utc_now() - key.last_used_at < _LAST_USE_EVERY
+
+
+def record_use(session: Session, key_id: str) -> None:
+    """Write down that the key was used now."""
+    if key := session.get(Key, key_id):
+        key.last_used_at = utc_now()
+        session.add(key)
+
+
+def list_keys(session: Session) -> list[tuple[Key, str]]:
+    """Return every key with its owner's name, oldest first."""
+    query = select(Key, Owner.name).join(Owner, col(Owner.id) == col(Key.owner_id)).order_by(col(Key.id))
+    return [(key, name) for key, name in session.exec(query)]
+
+
+def revoke(session: Session, prefix: str) -> Key:
+    """Make the key with this prefix useless from now on. Raises NotFound."""
+    key = session.exec(select(Key).where(col(Key.prefix) == prefix, col(Key.revoked_at).is_(None))).one_or_none()
+    if key is None:
+        raise NotFound(f"There is no live key that starts with epochd_{prefix}. `epochd keys list` shows them.")
+    key.revoked_at = utc_now()
+    session.add(key)
+    return key
+
+
+def ensure_first_key(work: UnitOfWork, key_file: Path) -> str | None:
+    """Make the first key where there is none at all, leave it in `key_file` (mode 0600), and return it."""
+    with work.begin() as session:
+        if session.exec(select(Key.id).limit(1)).first() is not None:
+            return None
+        presented = create(session, FIRST_OWNER, ["read", "write", "admin"])
+        # Inside the transaction: a key that could not be left here was never made.
+        key_file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
+            os.fchmod(descriptor, 0o600)
+            stream.write(presented + "\n")
+    return presented
+
+
+def _hash(presented: str) -> str:
+    # 256 random bits need no slow hash: there is nothing to guess.
+    return hashlib.sha256(presented.encode()).hexdigest()

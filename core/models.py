@@ -1,0 +1,173 @@
+"""The tables. Every row a client can name belongs to an owner. Only the migrations in `alembic/` make them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from core.database import UtcDateTime
+
+
+def utc_now() -> datetime:
+    """Return this process's time: for what people read, never for leases."""
+    return datetime.now(UTC)
+
+
+class Owner(SQLModel, table=True):
+    """Whose keys, datasets and jobs these are."""
+
+    __tablename__ = "owners"
+
+    id: str = Field(primary_key=True)
+    name: str = Field(unique=True)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class Key(SQLModel, table=True):
+    """A bearer key: only its hash, found by its prefix."""
+
+    __tablename__ = "keys"
+
+    id: str = Field(primary_key=True)
+    owner_id: str = Field(foreign_key="owners.id", index=True)
+    prefix: str = Field(index=True)
+    sha256: str
+    scopes: list[str] = Field(sa_type=sa.JSON)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Dataset(SQLModel, table=True):
+    """An uploaded file that passed inspection; its bytes lie in the store under `datasets/<id>`."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (sa.UniqueConstraint("owner_id", "sha256", "format", "split"),)
+
+    id: str = Field(primary_key=True)
+    owner_id: str = Field(foreign_key="owners.id", index=True)
+    filename: str
+    format: str
+    split: str
+    bytes: int = Field(sa_type=sa.BigInteger)
+    sha256: str
+    rows: int = Field(sa_type=sa.BigInteger)
+    columns: list[str] = Field(sa_type=sa.JSON)
+    report: dict[str, Any] = Field(sa_type=sa.JSON)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class Tokenizer(SQLModel, table=True):
+    """An uploaded tokenizer; its bytes lie in the store under `tokenizers/<id>`."""
+
+    __tablename__ = "tokenizers"
+    __table_args__ = (sa.UniqueConstraint("owner_id", "sha256"),)
+
+    id: str = Field(primary_key=True)
+    owner_id: str = Field(foreign_key="owners.id", index=True)
+    filename: str
+    bytes: int = Field(sa_type=sa.BigInteger)
+    sha256: str
+    vocab_size: int
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class Job(SQLModel, table=True):
+    """A training job. `core/jobs.py` alone writes `status` and what guards it (`fence`, `claim_id`, the lease)."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        sa.UniqueConstraint("owner_id", "idempotency_key"),
+        sa.Index("ix_jobs_claimable", "status", sa.text("priority DESC"), "id"),
+        sa.Index("ix_jobs_listing", "owner_id", "id"),
+        sa.Index("ix_jobs_listing_by_status", "owner_id", "status", "id"),
+    )
+
+    id: str = Field(primary_key=True)
+    owner_id: str = Field(foreign_key="owners.id")
+    name: str
+    status: str
+    stop_requested: str | None = None
+    priority: int
+    spec: dict[str, Any] = Field(sa_type=sa.JSON)
+    plan: dict[str, Any] = Field(sa_type=sa.JSON)
+    dataset_id: str = Field(foreign_key="datasets.id", index=True)
+    validation_dataset_id: str | None = Field(default=None, foreign_key="datasets.id")
+
+    idempotency_key: str | None = None
+    request_sha256: str
+
+    # Grows with every claim, requeue, drain and end; whoever holds the current value is the only writer.
+    fence: int = 0
+    attempt: int = 0
+    # Losses since the last checkpoint; at max_failures the job fails.
+    failures: int = 0
+    max_failures: int
+    claim_id: str | None = None
+    worker: str | None = None
+    lease_expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+    progress: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    latest: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    error: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class JobTag(SQLModel, table=True):
+    """A tag of a job as `key:value`, for finding it; the job's spec holds the tags as they were given."""
+
+    __tablename__ = "job_tags"
+    __table_args__ = (sa.Index("ix_job_tags_listing", "owner_id", "tag", "job_id"),)
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id")
+    tag: str = Field(primary_key=True)
+    owner_id: str = Field(foreign_key="owners.id")
+
+
+class EventRow(SQLModel, table=True):
+    """One event of a job's log. The numbers of a `batch` stand in columns, so that curves are a query."""
+
+    __tablename__ = "events"
+    __table_args__ = (sa.Index("ix_events_curve", "job_id", "type", "batch", "fence"),)
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id")
+    fence: int = Field(primary_key=True)
+    seq: int = Field(primary_key=True)
+    type: str
+    at: datetime = Field(sa_type=UtcDateTime)
+    data: dict[str, Any] | None = Field(default=None, sa_type=sa.JSON(none_as_null=True))
+    epoch: int | None = None
+    batch: int | None = None
+    step: int | None = None
+    loss: float | None = None
+    accuracy: float | None = None
+    learning_rate: float | None = None
+    tokens: int | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+
+
+class Checkpoint(SQLModel, table=True):
+    """A published checkpoint: complete, hashed, and in the store under `checkpoints/<job>/<fence>-<step>`."""
+
+    __tablename__ = "checkpoints"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id")
+    fence: int = Field(primary_key=True)
+    step: int = Field(primary_key=True)
+    epoch: int
+    bytes: int = Field(sa_type=sa.BigInteger)
+    manifest_sha256: str
+    # Of the model folder, which clients download: name, bytes, sha256.
+    files: list[dict[str, Any]] = Field(sa_type=sa.JSON)
+    # Of the state folder, which a resume needs; empty once newer states made it superfluous.
+    state_files: list[dict[str, Any]] = Field(sa_type=sa.JSON)
+    loss: float | None = None
+    accuracy: float | None = None
+    validation_loss: float | None = None
+    best: bool = False
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

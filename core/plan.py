@@ -1,0 +1,111 @@
+"""What can be said of a job before it starts: its size, its rows, and what will not work.
+
+Counts that need the tokenizer are null here; the trainer counts them exactly before its first step, and the job's plan
+is replaced by its own.
+"""
+
+from typing import Any
+
+from core.errors import Fault, InvalidInput
+from core.job_spec import Gpt2Config, JobSpec, LlamaConfig, NewModel, TrainedTokenizer, ValidationFraction
+from core.models import Dataset
+from core.settings import Settings
+
+BYTES_VOCABULARY = 257  # 256 bytes and the end of text
+
+
+def parameters(config: Gpt2Config | LlamaConfig, vocab_size: int, positions: int) -> int:
+    """Return the exact count of weights of a model from `config`, tied ones once."""
+    if isinstance(config, Gpt2Config):
+        width, inner = config.n_embd, config.n_inner or 4 * config.n_embd
+        attention = width * 3 * width + 3 * width + width * width + width
+        mlp = width * inner + inner + inner * width + width
+        norms = 4 * width
+        return (vocab_size + positions) * width + config.n_layer * (attention + mlp + norms) + 2 * width
+    width, heads = config.hidden_size, config.num_attention_heads
+    groups = config.num_key_value_heads or heads
+    attention = 2 * width * width + 2 * width * (width // heads * groups)
+    mlp = 3 * width * config.intermediate_size
+    embeddings = vocab_size * width * (1 if config.tie_word_embeddings else 2)
+    return embeddings + config.num_hidden_layers * (attention + mlp + 2 * width) + width
+
+
+def first_plan(
+    spec: JobSpec, dataset: Dataset, validation: Dataset | None, base_plan: dict[str, Any] | None, limits: Settings
+) -> dict[str, Any]:
+    """Return the plan as far as it is known. Raises InvalidInput where the job could never run, or is over a limit.
+
+    `base_plan` is the plan of the job whose checkpoint this one goes on from.
+    """
+    _check_rows_and_tokenizer(spec, dataset, validation)
+    held_out = spec.validation.held_out(dataset.rows) if isinstance(spec.validation, ValidationFraction) else 0
+    count = base_plan["parameters"] if base_plan else _parameters_of_new(spec, dataset)
+    if count is not None and count > limits.max_parameters:
+        raise InvalidInput(
+            f"The model would have {count:,} parameters; the limit here is {limits.max_parameters:,}: make it smaller.",
+            [Fault(("model",), f"{count:,} parameters, over the limit of {limits.max_parameters:,}")],
+        )
+    if spec.sequence.max_length > limits.max_sequence_length:
+        raise InvalidInput(
+            f"sequence.max_length is {spec.sequence.max_length}; this server allows {limits.max_sequence_length}.",
+            [Fault(("sequence", "max_length"), f"over the limit of {limits.max_sequence_length}")],
+        )
+    return {
+        "parameters": count,
+        "rows": dataset.rows - held_out,
+        "validation_rows": validation.rows if validation else held_out,
+        "skipped_rows": dataset.report.get("skipped_rows", 0),
+        "batches_per_epoch": None,
+        "steps": None,
+        "tokens_per_epoch": None,
+        "warnings": _warnings(spec, dataset),
+    }
+
+
+def _parameters_of_new(spec: JobSpec, dataset: Dataset) -> int | None:
+    assert isinstance(spec.model, NewModel)
+    if spec.tokenizer == "bytes":
+        vocab_size = BYTES_VOCABULARY
+    elif _holds_ids(dataset):
+        return None  # the largest id decides, and only the trainer reads them all
+    else:
+        tokenizer = spec.tokenizer if isinstance(spec.tokenizer, TrainedTokenizer) else TrainedTokenizer()
+        vocab_size = tokenizer.train.vocab_size
+    return parameters(spec.model.config, vocab_size, spec.sequence.max_length)
+
+
+def _check_rows_and_tokenizer(spec: JobSpec, dataset: Dataset, validation: Dataset | None) -> None:
+    if _holds_ids(dataset):
+        if isinstance(spec.tokenizer, TrainedTokenizer):
+            raise InvalidInput(
+                "The dataset holds token ids: there is no text to train a tokenizer on. Leave `tokenizer` out.",
+                [Fault(("tokenizer",), "cannot be trained on token ids")],
+            )
+        if spec.samples.prompts and spec.tokenizer is None and isinstance(spec.model, NewModel):
+            raise InvalidInput(
+                "The dataset holds token ids and no tokenizer: prompts cannot be read. Leave `samples` out.",
+                [Fault(("samples", "prompts"), "need a tokenizer")],
+            )
+    if not isinstance(spec.model, NewModel) and spec.tokenizer is not None:
+        raise InvalidInput(
+            "A checkpoint brings its own tokenizer: leave `tokenizer` out.",
+            [Fault(("tokenizer",), "comes with the checkpoint")],
+        )
+    if validation is not None and _holds_ids(validation) != _holds_ids(dataset):
+        raise InvalidInput(
+            "The dataset and the validation dataset must hold the same kind of rows: both text, or both token ids.",
+            [Fault(("validation", "dataset"), "another kind of rows")],
+        )
+
+
+def _holds_ids(dataset: Dataset) -> bool:
+    return "input_ids" in dataset.columns
+
+
+def _warnings(spec: JobSpec, dataset: Dataset) -> list[str]:
+    warnings = []
+    if isinstance(spec.validation, ValidationFraction) and dataset.rows < 2:
+        warnings.append("the dataset has one row: nothing is held out for validation")
+    if spec.training.warmup_ratio == 1:
+        warnings.append("warmup_ratio is 1: the learning rate rises to the very end")
+    return warnings

@@ -1,0 +1,68 @@
+"""The settings of an installation: environment variables that start with `EPOCHD_`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.errors import Unusable
+
+
+class Settings(BaseSettings):
+    """Where things are, and the limits of this server. Sizes are bytes, times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="EPOCHD_", extra="ignore")
+
+    data_dir: Path = Path(".epochd")
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    allowed_hosts: list[str] = ["127.0.0.1", "localhost", "[::1]"]
+
+    # Left unset they follow from data_dir: the embedded SQLite, the local stack's own Redis, a local folder.
+    database_url: str = ""
+    redis_url: str = ""
+    store_url: str = ""
+
+    max_upload_bytes: int = 10 * 2**30
+    max_body_bytes: int = 2**20
+    max_parameters: int = 2_000_000_000
+    max_sequence_length: int = 8192
+
+    lease_seconds: float = 90.0
+    lease_renewal_seconds: float = 15.0
+    # A supervisor that could not renew for this long stops its trainer: well before its successor may start.
+    lease_surrender_seconds: float = 60.0
+    # A trainer that says nothing for this long is taken for hung.
+    stall_seconds: float = 1800.0
+    # How long a trainer has to answer a stop request with a checkpoint.
+    stop_grace_seconds: float = 10.0
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL: SQLite in the data directory by default."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'epochd.sqlite3'}"
+
+    @property
+    def redis(self) -> str:
+        """The Redis URL: the local stack's private socket by default."""
+        return self.redis_url or f"unix://{self.data_dir.resolve() / 'redis.sock'}"
+
+    @property
+    def store(self) -> str:
+        """The URL of the folder that holds datasets and checkpoints."""
+        return self.store_url or (self.data_dir.resolve() / "store").as_uri()
+
+    @property
+    def key_file(self) -> Path:
+        """Where the first key lies, readable by its owner alone; the CLI finds it here."""
+        return self.data_dir / "key"
+
+
+def load_settings() -> Settings:
+    """Read the environment. Raises Unusable naming the variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(f"EPOCHD_{str(f['loc'][0]).upper()}: {f['msg']}" for f in error.errors())
+        raise Unusable(f"The settings cannot be used: {faults}. Correct the environment variable.") from error

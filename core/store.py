@@ -1,0 +1,106 @@
+"""Where datasets and checkpoints are kept: files and folders under a key, complete or absent, never overwritten."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from core.errors import Corrupt, Unusable
+from core.ids import new_id
+
+
+class Store:
+    """A local folder. Everything is written aside and renamed into place, with the directory entry synced."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._incoming = root / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def incoming(self) -> Iterator[Path]:
+        """A path on the store's own disk to write a file or a folder to; what is not adopted is deleted at the end."""
+        path = self._incoming / new_id("in")
+        try:
+            yield path
+        finally:
+            _delete(path)
+
+    def adopt(self, source: Path, key: str) -> None:
+        """Move a synced file or folder in under `key`. Raises FileExistsError where the key is taken."""
+        target = self._path(key)
+        if target.exists():
+            raise FileExistsError(f"{key} is taken")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.stat().st_dev != target.parent.stat().st_dev:
+            with self.incoming() as copy:
+                _copy(source, copy)
+                copy.rename(target)
+            _delete(source)
+        else:
+            source.rename(target)
+        sync(target.parent)
+
+    def fetch(self, key: str) -> Path:
+        """Return a local path of what lies under `key`, to read only. Raises Corrupt where it is gone."""
+        path = self._path(key)
+        if not path.exists():
+            raise Corrupt(f"{key} is missing from the store")
+        return path
+
+    def delete(self, key: str) -> None:
+        """Remove what lies under `key`, if anything does."""
+        _delete(self._path(key))
+
+    def set_aside(self, key: str) -> None:
+        """Take a damaged folder out of use, but keep it for whoever wants to look: `<key>.damaged`."""
+        path = self._path(key)
+        if path.exists():
+            path.rename(path.with_name(path.name + ".damaged"))
+
+    def free_bytes(self) -> int:
+        """Return the space left on the store's disk."""
+        return shutil.disk_usage(self._root).free
+
+    def _path(self, key: str) -> Path:
+        return self._root / key
+
+
+def open_store(url: str) -> Store:
+    """Return the store at `url`. Raises Unusable where the URL is no folder's, or the folder cannot be made."""
+    parts = urlsplit(url)
+    if parts.scheme != "file" or parts.netloc:
+        raise Unusable(
+            f"EPOCHD_STORE_URL is {url!r}; use file:///ABSOLUTE/PATH of a folder that API and workers share."
+        )
+    try:
+        return Store(Path(unquote(parts.path)))
+    except OSError as error:
+        raise Unusable(f"The store's folder {parts.path} cannot be made: {error.strerror}.") from error
+
+
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+    for path in (target, *target.rglob("*")):
+        sync(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""From a claimed job to what its trainer is told: local paths of its data and of the checkpoint to go on from."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from core import checkpoints, datasets, jobs
+from core.checkpoint_files import FileEntry, verify
+from core.dataset_files import DataFile
+from core.errors import Corrupt, NotFound
+from core.job_spec import EarlierModel, JobSpec
+from core.jobs import Claim
+from core.models import Checkpoint, Dataset, Job
+from core.store import Store
+from core.unit_of_work import UnitOfWork
+from worker.training.assignment import Assignment
+
+
+def make_assignment(
+    job: Job, claim: Claim, work: UnitOfWork, store: Store, *, output_dir: Path, warn: Callable[[str, str], None]
+) -> Assignment:
+    """Return what to do. Raises Corrupt where a dataset's file or the base checkpoint is gone or damaged.
+
+    A damaged checkpoint of the job itself is set aside with a warning, and the one before is used.
+    """
+    spec = JobSpec.model_validate(job.spec)
+    resume_from = _newest_sound(claim, work, store, warn)
+    base_model = None
+    if resume_from is None and isinstance(spec.model, EarlierModel):
+        base_model = _base_model(spec.model, work, store)
+    return Assignment(
+        spec=spec,
+        dataset=_file(job.dataset_id, work, store),
+        validation_dataset=_file(job.validation_dataset_id, work, store) if job.validation_dataset_id else None,
+        base_model=base_model,
+        resume_from=resume_from,
+        output_dir=output_dir,
+    )
+
+
+def _newest_sound(claim: Claim, work: UnitOfWork, store: Store, warn: Callable[[str, str], None]) -> Path | None:
+    with work.reading() as session:
+        candidates = checkpoints.resumable(session, claim.job_id)
+    for checkpoint in candidates:
+        try:
+            folder = store.fetch(checkpoints.store_key(checkpoint))
+            verify(folder / "model", _entries(checkpoint.files))
+            verify(folder / "state", _entries(checkpoint.state_files))
+            return folder
+        except Corrupt as error:
+            _set_aside(checkpoint, claim, work, store)
+            warn("checkpoint_damaged", f"The checkpoint of step {checkpoint.step} was set aside: {error.detail}.")
+    return None
+
+
+def _set_aside(checkpoint: Checkpoint, claim: Claim, work: UnitOfWork, store: Store) -> None:
+    with work.begin() as session:
+        jobs.record(session, claim, [])
+        checkpoints.remove(session, checkpoint)
+    store.set_aside(checkpoints.store_key(checkpoint))
+
+
+def _base_model(model: EarlierModel, work: UnitOfWork, store: Store) -> Path:
+    reference = model.checkpoint
+    try:
+        with work.reading() as session:
+            checkpoint = checkpoints.find(session, reference.job, reference.epoch)
+    except NotFound as error:
+        raise Corrupt(f"the checkpoint to go on from is gone: {error.detail}") from error
+    folder = store.fetch(checkpoints.store_key(checkpoint)) / "model"
+    verify(folder, _entries(checkpoint.files))
+    return folder
+
+
+def _file(dataset_id: str, work: UnitOfWork, store: Store) -> DataFile:
+    with work.reading() as session:
+        dataset = session.get_one(Dataset, dataset_id)
+    return datasets.data_file(dataset, store)
+
+
+def _entries(files: list[dict[str, object]]) -> list[FileEntry]:
+    return [FileEntry(**file) for file in files]  # type: ignore[typeddict-item]

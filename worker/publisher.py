@@ -1,0 +1,60 @@
+"""A trainer's finished folder becomes a published checkpoint: hashed, moved into the store, listed under the fence."""
+
+from sqlmodel import Session
+
+from core import checkpoints
+from core.checkpoint_files import list_files, write_manifest
+from core.job_spec import Checkpoints
+from core.jobs import Claim
+from core.models import Checkpoint
+from core.store import Store
+from worker.recorder import Recorder
+from worker.training import facts
+
+
+class Publisher:
+    """Publishes the checkpoints of one claim."""
+
+    def __init__(self, claim: Claim, retention: Checkpoints, store: Store, recorder: Recorder) -> None:
+        self._claim, self._retention, self._store, self._recorder = claim, retention, store, recorder
+
+    def move_in(self, fact: facts.Checkpoint) -> Checkpoint:
+        """Hash the folder and move it into the store: not listed yet, and swept if it never is. Raises OSError."""
+        files = list_files(fact.path / "model")
+        state_files = list_files(fact.path / "state")
+        write_manifest(fact.path / "model", files)
+        write_manifest(fact.path / "state", state_files)
+        checkpoint = checkpoints.new(
+            self._claim.job_id,
+            self._claim.fence,
+            step=fact.step,
+            epoch=fact.epoch,
+            files=files,
+            state_files=state_files,
+            loss=fact.loss,
+            accuracy=fact.accuracy,
+            validation_loss=fact.validation_loss,
+        )
+        self._store.adopt(fact.path, checkpoints.store_key(checkpoint))
+        return checkpoint
+
+    def list(self, checkpoint: Checkpoint) -> None:
+        """List it and thin out the older ones. Raises FenceLost, or one of OUTAGES; safe to repeat."""
+        data = {
+            "epoch": checkpoint.epoch,
+            "step": checkpoint.step,
+            "bytes": checkpoint.bytes,
+            "sha256": checkpoint.manifest_sha256,
+            "link": f"/jobs/{checkpoint.job_id}/checkpoints/{checkpoint.epoch}/archive",
+        }
+        gone: list[str] = []
+
+        def add_row(session: Session) -> None:
+            gone.clear()
+            checkpoints.add(session, Checkpoint(**checkpoint.model_dump()))
+            gone.extend(checkpoints.retire(session, checkpoint.job_id, self._retention.keep))
+
+        # A new checkpoint: whatever was lost before it can no longer be lost again, so the budget is whole.
+        self._recorder.write_with("checkpoint", data, add_row, failures=0)
+        for key in gone:
+            self._store.delete(key)

@@ -1,0 +1,75 @@
+"""Mending what was lost: leases that ran out, workers of this machine that died, bells that nobody heard.
+
+Runs in every worker, as often and as many at once as one likes: all of it is guarded moves.
+"""
+
+import time
+from collections.abc import Callable
+from threading import Event as Flag
+from threading import Thread
+
+import structlog
+from sqlmodel import Session
+
+from core import jobs
+from core.database import OUTAGES
+from core.dispatch import Bell
+from core.models import Job
+from core.settings import Settings
+from core.unit_of_work import UnitOfWork
+from worker import failures
+from worker.identity import is_dead, machine_prefix
+
+_log = structlog.get_logger()
+
+ROUND_SECONDS = 5.0
+
+
+class Reconciler:
+    """A thread that makes a round every few seconds. `idle` says whether this worker could take a job."""
+
+    def __init__(self, work: UnitOfWork, bell: Bell, settings: Settings, idle: Callable[[], bool]) -> None:
+        self._work, self._bell, self._settings, self._idle = work, bell, settings, idle
+        self._ended = Flag()
+        # While the database was away nobody could renew, and this process may have started in the middle of that.
+        self._expire_from = time.monotonic() + settings.lease_seconds
+        self._thread = Thread(target=self._keep, name="reconciler", daemon=True)
+
+    def start(self) -> None:
+        """Begin with a round at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the round in hand."""
+        self._ended.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while True:
+            try:
+                self.make_round()
+            except OUTAGES as error:
+                self._expire_from = time.monotonic() + self._settings.lease_seconds
+                _log.warning("reconciler_without_database", reason=str(error))
+            if self._ended.wait(ROUND_SECONDS):
+                return
+
+    def make_round(self) -> None:
+        """Put back what was lost, and ring if this worker is idle while jobs wait."""
+        with self._work.begin() as session:
+            for job in jobs.held_by(session, machine_prefix()):
+                if job.worker and is_dead(job.worker):
+                    self._lose(session, job)
+        if time.monotonic() >= self._expire_from:
+            with self._work.begin() as session:
+                for job in jobs.expired(session):
+                    self._lose(session, job)
+        if self._idle():
+            with self._work.reading() as session:
+                waiting = jobs.claimable(session)
+            if waiting:
+                self._bell.ring()
+
+    def _lose(self, session: Session, job: Job) -> None:
+        status = jobs.lose(session, job.id, job.fence, failures.WORKER_LOST)
+        _log.warning("worker_lost", job=job.id, worker=job.worker, now=status)

@@ -1,0 +1,122 @@
+"""Facts become events: numbered under the fence, on the live tail at once, in the log of record within a second."""
+
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+from sqlmodel import Session
+
+from core import jobs
+from core.events import Cursor, Event
+from core.jobs import Claim
+from core.models import Job, utc_now
+from core.unit_of_work import UnitOfWork
+from worker.training.facts import Batch, Epoch, Fact, Planned, Preparing, Sample, Warned
+
+FLUSH_SECONDS = 1.0
+# Weight of the newest update in the smoothed time per update: the ETA follows a change within some 20 updates.
+_SMOOTHING = 0.1
+
+
+class Recorder:
+    """The one writer of a claimed job's log.
+
+    `write` may be called from the thread that reads the trainer, the rest from the supervisor's.
+    """
+
+    def __init__(self, claim: Claim, job: Job, work: UnitOfWork) -> None:
+        self._claim, self._work = claim, work
+        self._seq = 1  # the claim's own event
+        self._unflushed: list[Event] = []
+        self._lock = Lock()
+        self._flushed_at = time.monotonic()
+        self._steps: int | None = job.plan.get("steps")
+        self._progress: dict[str, Any] = dict(job.progress or {})
+        self._latest: dict[str, Any] = dict(job.latest or {})
+        self._updated_at: float | None = None
+        self._seconds_per_update: float | None = None
+
+    def write(self, fact: Batch | Epoch | Sample | Preparing | Warned) -> None:
+        """Put a fact into the log."""
+        with self._lock:
+            if isinstance(fact, Batch):
+                self._follow_batch(fact)
+            elif isinstance(fact, Epoch):
+                self._latest["validation_loss"] = fact.validation_loss
+            event = self._next_event(fact.fact, _data(fact))
+            self._unflushed.append(event)
+            self._work.live_log.publish(self._claim.job_id, [event])
+
+    def plan(self, fact: Planned) -> None:
+        """Put the trainer's exact plan in the place of the first one, its warnings into the log. Raises FenceLost."""
+        with self._lock:
+            self._steps = fact.steps
+        for message in fact.warnings:
+            self.write(Warned(code="plan", message=message))
+        self._flush(plan=fact.model_dump(mode="json", exclude={"fact"}))
+
+    def flush_if_due(self) -> None:
+        """Flush, if that was last done a second ago. Raises FenceLost, or one of OUTAGES."""
+        if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+            self._flush()
+
+    def flush(self) -> None:
+        """Bring the log of record up to date. Raises FenceLost, or one of OUTAGES; nothing is forgotten then."""
+        self._flush()
+
+    def write_with(self, type_: str, data: dict[str, Any], also: Callable[[Session], None], **columns: Any) -> None:
+        """Write an event and rows that belong to it in one transaction; watchers hear of it after the commit.
+
+        No other event is numbered meanwhile, so the log stays in order. Raises FenceLost, or one of OUTAGES: then
+        neither the event nor the rows are there, and the call can be repeated.
+        """
+        with self._lock:
+            event = Event(Cursor(self._claim.fence, self._seq + 1), type_, utc_now(), data)
+            pending = [*self._unflushed, event]
+            with self._work.begin() as session:
+                jobs.record(session, self._claim, pending, **columns)
+                also(session)
+            self._seq += 1
+            self._unflushed.clear()
+            self._work.live_log.publish(self._claim.job_id, [event])
+
+    def _flush(self, **columns: Any) -> None:
+        self._flushed_at = time.monotonic()
+        with self._lock:
+            pending = list(self._unflushed)
+            columns |= {"progress": dict(self._progress), "latest": dict(self._latest)}
+        with self._work.begin() as session:
+            jobs.record(session, self._claim, pending, **columns)
+        with self._lock:
+            del self._unflushed[: len(pending)]
+
+    def _next_event(self, type_: str, data: dict[str, Any]) -> Event:
+        self._seq += 1
+        return Event(Cursor(self._claim.fence, self._seq), type_, utc_now(), data)
+
+    def _follow_batch(self, fact: Batch) -> None:
+        self._latest |= {"loss": fact.loss, "accuracy": fact.accuracy, "learning_rate": fact.learning_rate}
+        self._progress |= {"epoch": fact.epoch, "batch": fact.batch}
+        if fact.tokens_per_second is None:  # not the end of a window
+            return
+        now = time.monotonic()
+        if self._updated_at is not None:
+            seconds, known = now - self._updated_at, self._seconds_per_update
+            self._seconds_per_update = seconds if known is None else known + _SMOOTHING * (seconds - known)
+        self._updated_at = now
+        self._latest["grad_norm"] = fact.grad_norm
+        self._progress |= {"step": fact.step, "tokens_per_second": fact.tokens_per_second}
+        if self._steps:
+            left = self._steps - fact.step
+            self._progress["fraction"] = fact.step / self._steps
+            self._progress["eta_seconds"] = (
+                None if self._seconds_per_update is None else left * self._seconds_per_update
+            )
+
+
+def _data(fact: Fact) -> dict[str, Any]:
+    data = fact.model_dump(mode="json", exclude={"fact"})
+    if isinstance(fact, Batch) and fact.tokens_per_second is None:
+        del data["grad_norm"], data["tokens_per_second"]
+    return data

@@ -1,0 +1,213 @@
+"""One claimed job from its assignment to its end: facts in, rows and events out, stop requests passed on."""
+
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event as Flag
+from threading import Thread
+
+import structlog
+from pydantic import ValidationError
+from sqlmodel import Session
+from tenacity import Retrying, retry_if_exception_type, wait_fixed
+
+from core import jobs
+from core.database import OUTAGES
+from core.errors import CancelRequested, Corrupt, FenceLost
+from core.job_spec import Checkpoints
+from core.job_states import StopRequest
+from core.jobs import Claim, JobError
+from core.models import Job
+from core.settings import Settings
+from core.store import Store
+from core.unit_of_work import UnitOfWork
+from worker import failures
+from worker.assignments import make_assignment
+from worker.lease import Lease
+from worker.publisher import Publisher
+from worker.recorder import Recorder
+from worker.trainer_process import Bench, TrainerProcess
+from worker.training.facts import (
+    Batch,
+    Checkpoint,
+    Epoch,
+    Fact,
+    Failed,
+    Finished,
+    Planned,
+    Preparing,
+    Ready,
+    Sample,
+    Stopped,
+    Warned,
+)
+
+_log = structlog.get_logger()
+
+# How often the supervisor looks at its lease and its log while the trainer says nothing.
+_TICK_SECONDS = 0.1
+# A trainer that has said its last word has nothing left to do but exit.
+_EXIT_SECONDS = 10.0
+
+
+class _End(Enum):
+    """What the supervisor itself can say at the end of a trainer's facts."""
+
+    EXITED = auto()
+
+
+class Supervisor:
+    """Runs one claimed job. Everything it writes is fenced; it raises FenceLost where the job is no longer its own."""
+
+    def __init__(
+        self, claim: Claim, work: UnitOfWork, store: Store, *, bench: Bench, settings: Settings, drain: Flag
+    ) -> None:
+        self._claim, self._work, self._store, self._settings = claim, work, store, settings
+        self._bench, self._drain = bench, drain
+        self._heard: SimpleQueue[Fact | _End] = SimpleQueue()
+        self._asked_at: float | None = None  # when the trainer was asked to stop
+        self._heard_at = time.monotonic()
+        self._stepping = False
+
+    def run(self) -> None:
+        """Train until the job has ended, was put back, or was lost."""
+        with self._work.reading() as session:
+            job = session.get_one(Job, self._claim.job_id)
+        self._recorder = Recorder(self._claim, job, self._work)
+        retention = Checkpoints.model_validate(job.spec["checkpoints"])
+        self._publisher = Publisher(self._claim, retention, self._store, self._recorder)
+        with Lease(self._claim, self._work, self._settings) as self._lease, self._store.incoming() as scratch:
+            trainer = self._bench.take()
+            try:
+                self._train(job, trainer, scratch)
+            except Corrupt as error:
+                hint = "Upload the dataset again, or go on from another checkpoint, and submit the job again."
+                self._fail(JobError("data", error.detail, hint))
+            except FenceLost:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it was, the job must not stay `running`
+                _log.exception("supervisor_failed", job=self._claim.job_id)
+                self._lose(failures.of_exception(error))
+            finally:
+                trainer.kill()
+
+    def _train(self, job: Job, trainer: TrainerProcess, scratch: Path) -> None:
+        scratch.mkdir()
+        trainer.assign(make_assignment(job, self._claim, self._work, self._store, output_dir=scratch, warn=self._warn))
+        Thread(target=self._listen, args=(trainer,), name=f"facts-{job.id}", daemon=True).start()
+        while True:
+            try:
+                heard = self._heard.get(timeout=_TICK_SECONDS)
+            except Empty:
+                heard = None
+            if heard is not None and self._take_in(heard, trainer):
+                return
+            if self._lease.lost:
+                raise FenceLost(f"{job.id} could not be held any longer")
+            self._flush_if_due()
+            if self._stepping:
+                self._bench.refill()  # only now, so that its imports do not slow this job's first batch
+            if self._pass_on_stop(trainer) or self._is_hung():
+                return
+
+    def _listen(self, trainer: TrainerProcess) -> None:
+        """In a thread of its own, to the trainer's exit: facts for the log go there at once, others to `_take_in`."""
+        try:
+            for fact in trainer.facts():
+                self._heard_at = time.monotonic()
+                if isinstance(fact, Batch | Epoch | Sample | Preparing | Warned):
+                    self._recorder.write(fact)
+                    self._stepping |= isinstance(fact, Batch)
+                else:
+                    self._heard.put(fact)
+        except ValidationError as error:
+            message = f"The trainer said what is no fact: {error}"
+            self._heard.put(Failed(code="internal", message=message, hint="Report this as a defect of epochd."))
+        self._heard.put(_End.EXITED)
+
+    def _take_in(self, fact: Fact | _End, trainer: TrainerProcess) -> bool:
+        """Act on a fact; True where the job's run is over."""
+        match fact:
+            case Ready():
+                return False
+            case Planned():
+                self._insist(lambda: self._recorder.plan(fact))
+                return False
+            case Checkpoint():
+                checkpoint = self._publisher.move_in(fact)
+                self._insist(lambda: self._publisher.list(checkpoint))
+                return False
+            case Finished():
+                self._end(lambda session: jobs.succeed(session, self._claim, fact.step))
+            case Stopped():
+                if self._lease.stop_requested == StopRequest.CANCEL:
+                    self._end(lambda session: jobs.cancel(session, self._claim))
+                else:
+                    self._end(lambda session: jobs.requeue(session, self._claim, "drained"))
+            case Failed():
+                self._fail(failures.of_fact(fact))
+            case _End.EXITED:
+                self._lose(failures.of_exit(trainer.end(_EXIT_SECONDS)))
+        return True
+
+    def _pass_on_stop(self, trainer: TrainerProcess) -> bool:
+        """Ask the trainer to stop where someone wants that; True where it did not answer within the grace."""
+        cancel = self._lease.stop_requested == StopRequest.CANCEL
+        if not cancel and not self._drain.is_set():
+            return False
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            trainer.stop("cancel" if cancel else "drain")
+        if time.monotonic() - self._asked_at < self._settings.stop_grace_seconds:
+            return False
+        trainer.kill()
+        if cancel:
+            self._end(lambda session: jobs.cancel(session, self._claim))
+        else:
+            self._end(lambda session: jobs.requeue(session, self._claim, "drained, without a new checkpoint"))
+        return True
+
+    def _is_hung(self) -> bool:
+        if time.monotonic() - self._heard_at < self._settings.stall_seconds:
+            return False
+        self._lose(failures.of_silence(self._settings.stall_seconds))
+        return True
+
+    def _fail(self, error: JobError) -> None:
+        self._end(lambda session: jobs.fail(session, self._claim, error))
+
+    def _lose(self, error: JobError) -> None:
+        self._end(lambda session: jobs.lose(session, self._claim.job_id, self._claim.fence, error))
+
+    def _end(self, move: Callable[[Session], object]) -> None:
+        """Bring the log up to date, then make the job's last move under this fence, or the cancel that came first."""
+        self._insist(self._recorder.flush)
+
+        def make_move() -> None:
+            try:
+                with self._work.begin() as session:
+                    move(session)
+            except CancelRequested:
+                with self._work.begin() as session:
+                    jobs.cancel(session, self._claim)
+
+        self._insist(make_move)
+
+    def _insist(self, write: Callable[[], object]) -> None:
+        """Repeat a write through an outage of the database, for as long as the job is held."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type(OUTAGES), wait=wait_fixed(1), stop=lambda _: self._lease.lost, reraise=True
+        ):
+            with attempt:
+                write()
+
+    def _flush_if_due(self) -> None:
+        try:
+            self._recorder.flush_if_due()
+        except OUTAGES as error:
+            _log.warning("log_of_record_behind", job=self._claim.job_id, reason=str(error))
+
+    def _warn(self, code: str, message: str) -> None:
+        self._recorder.write(Warned(code=code, message=message))

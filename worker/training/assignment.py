@@ -1,0 +1,35 @@
+"""What a trainer is told: one JSON line on its standard input, then at most a stop request."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from core.dataset_files import DataFile
+from core.job_spec import JobSpec
+
+
+class Assignment(BaseModel):
+    """A run to do, in local paths only. How they came here, and where the checkpoints go, is the supervisor's work.
+
+    `base_model` is the `model/` folder of an earlier job's checkpoint; `resume_from` a checkpoint of this job, whole.
+    Each checkpoint appears in `output_dir` as one complete folder with `model/` and `state/` in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: JobSpec
+    dataset: DataFile
+    validation_dataset: DataFile | None = None
+    base_model: Path | None = None
+    resume_from: Path | None = None
+    output_dir: Path
+    device: str = "auto"
+
+
+class StopOrder(BaseModel):
+    """Stop after the update in hand: save a checkpoint, say `stopped`, exit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stop: Literal["cancel", "drain"]
