@@ -49,14 +49,14 @@ def new(
 
 
 def add(session: Session, checkpoint: Checkpoint) -> None:
-    """Insert the row, in the transaction whose first statement holds the job's row under its fence."""
-    session.add(checkpoint)
-    session.flush()
-    rows = all_of(session, checkpoint.job_id)
-    best = min(rows, key=_score)
-    for row in rows:
-        row.best = row is best
-    session.flush()
+    """Insert the row, in the transaction whose first statement holds the job's row under its fence.
+
+    One that is there already stays as it is, so a write whose commit was in doubt can be repeated.
+    """
+    if session.get(Checkpoint, (checkpoint.job_id, checkpoint.fence, checkpoint.step)) is None:
+        session.add(checkpoint)
+        session.flush()
+    _mark_best(session, checkpoint.job_id)
 
 
 def all_of(session: Session, job_id: str) -> list[Checkpoint]:
@@ -64,13 +64,20 @@ def all_of(session: Session, job_id: str) -> list[Checkpoint]:
     return list(session.exec(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*_NEWEST_FIRST)))
 
 
-def find(session: Session, job_id: str, epoch: int | Literal["latest", "best"]) -> Checkpoint:
-    """Return the newest checkpoint of an epoch, of all, or the best one. Raises NotFound."""
+def find(
+    session: Session, job_id: str, epoch: int | Literal["latest", "best"], manifest_sha256: str | None = None
+) -> Checkpoint:
+    """Return the newest checkpoint of an epoch, of all, or the best one. Raises NotFound.
+
+    With a manifest's hash only the one with that content is meant.
+    """
     query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*_NEWEST_FIRST).limit(1)
     if epoch == "best":
         query = query.where(col(Checkpoint.best))
     elif epoch != "latest":
         query = query.where(Checkpoint.epoch == epoch)
+    if manifest_sha256:
+        query = query.where(Checkpoint.manifest_sha256 == manifest_sha256)
     found = session.exec(query).first()
     if found is None:
         raise NotFound(f"{job_id} has no checkpoint {epoch}. `GET /jobs/{job_id}/checkpoints` lists what there is.")
@@ -111,7 +118,7 @@ def retire(session: Session, job_id: str, keep: int) -> list[str]:
 
 
 def remove(session: Session, checkpoint: Checkpoint) -> None:
-    """Take a damaged checkpoint off the list."""
+    """Take a damaged checkpoint off the list; where it was the best, the best of the others follows."""
     session.execute(
         sa.delete(Checkpoint).where(
             col(Checkpoint.job_id) == checkpoint.job_id,
@@ -119,10 +126,21 @@ def remove(session: Session, checkpoint: Checkpoint) -> None:
             col(Checkpoint.step) == checkpoint.step,
         )
     )
+    _mark_best(session, checkpoint.job_id)
+
+
+def _mark_best(session: Session, job_id: str) -> None:
+    rows = all_of(session, job_id)
+    best = min(rows, key=_score, default=None)
+    for row in rows:
+        row.best = row is best
+    session.flush()
 
 
 def _score(checkpoint: Checkpoint) -> tuple[bool, float]:
-    # Validation loss decides where it is known; a training loss never beats one.
-    if checkpoint.validation_loss is not None:
+    # Validation loss decides where it is known; a training loss never beats one. What is not finite is not known.
+    if checkpoint.validation_loss is not None and math.isfinite(checkpoint.validation_loss):
         return (False, checkpoint.validation_loss)
-    return (True, math.inf if checkpoint.loss is None else checkpoint.loss)
+    if checkpoint.loss is not None and math.isfinite(checkpoint.loss):
+        return (True, checkpoint.loss)
+    return (True, math.inf)

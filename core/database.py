@@ -72,10 +72,10 @@ def connect(url: str) -> sa.Engine:
     """Return an engine for `url`, of SQLite or PostgreSQL. Raises Unusable for any other."""
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
+    except (sa.exc.ArgumentError, ValueError) as error:
         raise Unusable("EPOCHD_DATABASE_URL is not a database URL. Use sqlite:///PATH or postgresql://…") from error
     match parsed.get_backend_name():
-        case "sqlite":
+        case "sqlite" if parsed.database and parsed.database != ":memory:":
             engine = sa.create_engine(parsed, connect_args={"timeout": 30})
             sa.event.listen(engine, "connect", _prepare_sqlite)
             sa.event.listen(engine, "begin", _begin_sqlite)
@@ -106,7 +106,10 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[Session]:
     """A session that sees one moment of the database, waits for no writer, and is rolled back at the end."""
-    with engine.connect().execution_options(read_only=True) as connection, Session(connection) as session:
+    options: dict[str, Any] = {"read_only": True}
+    if engine.dialect.name == "postgresql":
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect().execution_options(**options) as connection, Session(connection) as session:
         yield session
 
 

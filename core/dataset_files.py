@@ -21,6 +21,7 @@ MAX_FAULTS = 20
 MAX_ROW_BYTES = 64 * 2**20
 IGNORED_LABEL = -100
 _MAX_TOKEN_ID = 2**31 - 1
+_COLUMNS = ("text", "input_ids", "labels")  # what is read of a JSON row; whatever else it holds is left alone
 
 
 class DataFile(BaseModel):
@@ -44,10 +45,14 @@ class Row:
 
 @dataclass
 class Report:
-    """What a look through a whole file found. `warnings` holds the first few rows that will be skipped."""
+    """What a look through a whole file found. `warnings` holds the first few rows that will be skipped.
+
+    `largest_id` is that of all token ids and labels; None for text.
+    """
 
     rows: int = 0
     skipped_rows: int = 0
+    largest_id: int | None = None
     columns: list[str] = field(default_factory=list)
     warnings: list[dict[str, Any]] = field(default_factory=list)
 
@@ -96,6 +101,8 @@ def inspect(file: DataFile) -> Report:
         else:
             report.rows += 1
             report.columns = report.columns or list(line.columns)
+            for ids in filter(None, (line.row.input_ids, line.row.labels)):
+                report.largest_id = max(report.largest_id or 0, *ids)
     if faults:
         raise InvalidInput("The dataset cannot be used: correct the lines named in errors and upload it again.", faults)
     if not report.rows:
@@ -177,14 +184,15 @@ def _jsonl(stream: BinaryIO) -> Iterator[_Line | Fault]:
         except ValueError as error:
             yield Fault(("line", number), f"line {number} {error}")
         else:
-            yield _Line(number, row, tuple(value))
+            yield _Line(number, row, tuple(name for name in _COLUMNS if name in value))
 
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        value = pydantic_core.from_json(text, allow_inf_nan=False)
+        value = pydantic_core.from_json(text.rstrip("\r\n"), allow_inf_nan=False)
     except ValueError as error:
-        raise ValueError(f"is not JSON: {error}") from error
+        # The parser counts lines too, and sees but this one.
+        raise ValueError(f"is not JSON: {str(error).replace('line 1 column', 'column')}") from error
     if not isinstance(value, dict):
         raise ValueError('is not a JSON object such as {"text": "…"}')
     if ("text" in value) == ("input_ids" in value):
@@ -202,11 +210,15 @@ def _ids_row(value: dict[str, Any]) -> Row | None:
     ids, labels = value["input_ids"], value.get("labels", value["input_ids"])
     if not _token_ids(ids):
         raise ValueError(f"has input_ids that are not a list of whole numbers from 0 to {_MAX_TOKEN_ID}")
-    if not isinstance(labels, list) or not _token_ids([label for label in labels if label != IGNORED_LABEL]):
+    if not isinstance(labels, list) or not _token_ids([n for n in labels if not _ignored(n)]):
         raise ValueError(f"has labels that are not a list of token ids or {IGNORED_LABEL}")
     if len(labels) != len(ids):
         raise ValueError(f"has {len(ids)} input_ids and {len(labels)} labels: give as many of each")
     return Row(input_ids=ids, labels=labels) if ids else None
+
+
+def _ignored(label: Any) -> bool:
+    return type(label) is int and label == IGNORED_LABEL  # -100.0 equals it, and is none
 
 
 def _token_ids(value: Any) -> bool:

@@ -53,7 +53,7 @@ def add(
         sha256=sha256,
         rows=report.rows,
         columns=report.columns,
-        report={key: value for key, value in asdict(report).items() if key in ("warnings", "skipped_rows")},
+        report={key: value for key, value in asdict(report).items() if key not in ("rows", "columns")},
     )
     session.add(dataset)
     session.flush()

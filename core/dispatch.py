@@ -1,5 +1,8 @@
 """The bell: a Celery message that says no more than "there may be work". SQL says what the work is."""
 
+import time
+from threading import Lock
+
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -8,6 +11,8 @@ _log = structlog.get_logger()
 
 TASK = "epochd.run_claimable_jobs"
 QUEUE = "epochd"
+# How long a bell leaves a Redis alone that did not answer: a frozen one would otherwise cost a timeout a ring.
+_REST_SECONDS = 2.0
 
 
 def celery_app(redis_url: str) -> Celery:
@@ -41,16 +46,25 @@ def celery_app(redis_url: str) -> Celery:
 
 
 class Bell:
-    """The sending side."""
+    """The sending side. A ring must not hold up whoever rings: it fails within about a second."""
 
     def __init__(self, redis_url: str) -> None:
         self._app = celery_app(redis_url)
+        # A client waits for the ring. By default kombu tries for 6 s where Redis is away, and 10 s where it is frozen.
+        self._app.conf.broker_transport_options |= {"max_retries": 0, "socket_timeout": 1, "socket_connect_timeout": 1}
+        self._rest_until = 0.0
+        self._lock = Lock()
 
     def ring(self) -> None:
         """Ring once. Where Redis does not answer, nothing is lost: the workers look by themselves every few seconds."""
+        with self._lock:
+            if time.monotonic() < self._rest_until:
+                return
         try:
             self._app.send_task(TASK, queue=QUEUE, retry=False)
         except OperationalError as error:
+            with self._lock:
+                self._rest_until = time.monotonic() + _REST_SECONDS
             _log.warning("bell_not_heard", reason=str(error), effect="idle workers look for the job by themselves")
 
 

@@ -26,7 +26,8 @@ BATCH_COLUMNS = (
     "grad_norm",
     "tokens_per_second",
 )
-_OPTIONAL = ("grad_norm", "tokens_per_second")  # absent, not null, where a batch does not end its window
+# Absent where a batch does not end its window. One that does always has a speed; its grad_norm is null if not finite.
+_OF_WINDOW = ("grad_norm", "tokens_per_second")
 _TERMINAL_TYPES = frozenset(TERMINAL)
 
 
@@ -122,8 +123,8 @@ def _row(job_id: str, event: Event) -> dict[str, Any]:
 def _event(row: EventRow) -> Event:
     if row.type == "batch":
         data = {name: getattr(row, name) for name in BATCH_COLUMNS}
-        for name in _OPTIONAL:
-            if data[name] is None:
+        if row.tokens_per_second is None:
+            for name in _OF_WINDOW:
                 del data[name]
     else:
         data = row.data or {}

@@ -117,7 +117,7 @@ class CheckpointReference(Strict):
     """A checkpoint of an earlier job. `latest` and `best` are resolved to a number when the job is submitted."""
 
     job: ShortText
-    epoch: Annotated[int, Field(ge=1)] | Literal["latest", "best"] = "latest"
+    epoch: Annotated[int, Field(ge=1, le=10_000)] | Literal["latest", "best"] = "latest"
 
 
 class EarlierModel(Strict):
@@ -190,8 +190,8 @@ class Samples(Strict):
 class Checkpoints(Strict):
     """When the weights are published, and how many stay (the best one stays besides)."""
 
-    every_epochs: Annotated[int, Field(ge=1)] = 1
-    every_steps: Annotated[int, Field(ge=1)] | None = None
+    every_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    every_steps: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     keep: Annotated[int, Field(ge=1, le=10_000)] = 5
 
 

@@ -23,7 +23,7 @@ from core.ids import new_id
 from core.job_spec import EarlierModel, JobSpec, ValidationDataset
 from core.job_states import TERMINAL, JobStatus, StopRequest
 from core.models import Dataset, Job, JobTag, utc_now
-from core.plan import first_plan
+from core.plan import Base, first_plan
 from core.settings import Settings
 from core.unit_of_work import announcements, log_event
 
@@ -64,10 +64,10 @@ def prepare(session: Session, owner_id: str, spec: JobSpec, limits: Settings) ->
     validation = None
     if isinstance(spec.validation, ValidationDataset):
         validation = _referenced_dataset(session, owner_id, spec.validation.dataset, ("validation", "dataset"))
-    base_plan = None
+    base = None
     if isinstance(spec.model, EarlierModel):
-        spec, base_plan = _resolve_base(session, owner_id, spec, spec.model)
-    return spec, first_plan(spec, dataset, validation, base_plan, limits)
+        spec, base = _resolve_base(session, owner_id, spec, spec.model)
+    return spec, first_plan(spec, dataset, validation, base, limits)
 
 
 def submit(
@@ -106,7 +106,8 @@ def submit(
     )
     session.add(job)
     session.flush()
-    session.add_all(JobTag(job_id=job.id, owner_id=owner_id, tag=f"{k}:{v}") for k, v in spec.tags.items())
+    tags = {f"{key}:{value}" for key, value in spec.tags.items()}  # "a:b" of "c" and "a" of "b:c" are found as one
+    session.add_all(JobTag(job_id=job.id, owner_id=owner_id, tag=tag) for tag in sorted(tags))
     log_event(session, job.id, Event(Cursor(0, 1), "submitted", utc_now(), {"name": job.name}))
     announcements(session).ring = True
     return job, True
@@ -315,7 +316,9 @@ def expired(session: Session) -> list[Job]:
 
 def held_by(session: Session, worker_prefix: str) -> list[Job]:
     """Return the running jobs whose worker's name starts so, locked until the transaction ends."""
-    query = select(Job).where(col(Job.status) == JobStatus.RUNNING, col(Job.worker).startswith(worker_prefix))
+    # Not LIKE, to which the `_` of a host's name is a wildcard.
+    prefix = sa.func.substr(col(Job.worker), 1, len(worker_prefix))
+    query = select(Job).where(col(Job.status) == JobStatus.RUNNING, prefix == worker_prefix)
     return list(session.exec(query.with_for_update(skip_locked=True)))
 
 
@@ -361,8 +364,8 @@ def _move(
         .execution_options(synchronize_session=False)
     )
     if moved.rowcount != 1:  # type: ignore[attr-defined]
-        job = session.exec(select(Job).where(Job.id == job_id).execution_options(populate_existing=True)).one()
-        if job.fence == fence and job.status == here:
+        job = session.exec(select(Job).where(Job.id == job_id).execution_options(populate_existing=True)).one_or_none()
+        if job is not None and job.fence == fence and job.status == here:
             raise CancelRequested(f"{job_id} was asked to stop before it could become {there}")
         raise FenceLost(f"{job_id} is no longer {here} under fence {fence}")
     type_ = "requeued" if there == JobStatus.QUEUED else str(there)
@@ -387,9 +390,7 @@ def _referenced_dataset(session: Session, owner_id: str, dataset_id: str, loc: t
         raise InvalidInput.at(loc, error.detail) from error
 
 
-def _resolve_base(
-    session: Session, owner_id: str, spec: JobSpec, model: EarlierModel
-) -> tuple[JobSpec, dict[str, Any]]:
+def _resolve_base(session: Session, owner_id: str, spec: JobSpec, model: EarlierModel) -> tuple[JobSpec, Base]:
     reference = model.checkpoint
     try:
         job = get(session, owner_id, reference.job)
@@ -397,4 +398,18 @@ def _resolve_base(
     except NotFound as error:
         raise InvalidInput.at(("model", "checkpoint"), error.detail) from error
     fixed = reference.model_copy(update={"epoch": found.epoch})
-    return spec.model_copy(update={"model": model.model_copy(update={"checkpoint": fixed})}), job.plan
+    origin = _origin(session, job)
+    texts = session.get_one(Dataset, origin.dataset_id)
+    base = Base(
+        parameters=job.plan["parameters"],
+        positions=origin.spec["sequence"]["max_length"],
+        has_tokenizer=origin.spec["tokenizer"] is not None or "text" in texts.columns,
+    )
+    return spec.model_copy(update={"model": model.model_copy(update={"checkpoint": fixed})}), base
+
+
+def _origin(session: Session, job: Job) -> Job:
+    """Return the job that the model began in, with fresh weights."""
+    while earlier := job.spec["model"].get("checkpoint"):
+        job = session.get_one(Job, earlier["job"])
+    return job

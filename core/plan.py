@@ -4,6 +4,7 @@ Counts that need the tokenizer are null here; the trainer counts them exactly be
 is replaced by its own.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from core.errors import Fault, InvalidInput
@@ -12,6 +13,15 @@ from core.models import Dataset
 from core.settings import Settings
 
 BYTES_VOCABULARY = 257  # 256 bytes and the end of text
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a job takes over with the checkpoint that it goes on from."""
+
+    parameters: int | None
+    positions: int
+    has_tokenizer: bool
 
 
 def parameters(config: Gpt2Config | LlamaConfig, vocab_size: int, positions: int) -> int:
@@ -31,15 +41,14 @@ def parameters(config: Gpt2Config | LlamaConfig, vocab_size: int, positions: int
 
 
 def first_plan(
-    spec: JobSpec, dataset: Dataset, validation: Dataset | None, base_plan: dict[str, Any] | None, limits: Settings
+    spec: JobSpec, dataset: Dataset, validation: Dataset | None, base: Base | None, limits: Settings
 ) -> dict[str, Any]:
-    """Return the plan as far as it is known. Raises InvalidInput where the job could never run, or is over a limit.
-
-    `base_plan` is the plan of the job whose checkpoint this one goes on from.
-    """
+    """Return the plan as far as it is known. Raises InvalidInput where the job could never run, or is over a limit."""
     _check_rows_and_tokenizer(spec, dataset, validation)
+    if base:
+        _check_base(spec, dataset, base)
     held_out = spec.validation.held_out(dataset.rows) if isinstance(spec.validation, ValidationFraction) else 0
-    count = base_plan["parameters"] if base_plan else _parameters_of_new(spec, dataset)
+    count = base.parameters if base else _parameters_of_new(spec, dataset, validation)
     if count is not None and count > limits.max_parameters:
         raise InvalidInput(
             f"The model would have {count:,} parameters; the limit here is {limits.max_parameters:,}: make it smaller.",
@@ -62,12 +71,12 @@ def first_plan(
     }
 
 
-def _parameters_of_new(spec: JobSpec, dataset: Dataset) -> int | None:
+def _parameters_of_new(spec: JobSpec, dataset: Dataset, validation: Dataset | None) -> int:
     assert isinstance(spec.model, NewModel)
     if spec.tokenizer == "bytes":
         vocab_size = BYTES_VOCABULARY
     elif _holds_ids(dataset):
-        return None  # the largest id decides, and only the trainer reads them all
+        vocab_size = 1 + max(_largest_id(dataset), _largest_id(validation) if validation else 0)
     else:
         tokenizer = spec.tokenizer if isinstance(spec.tokenizer, TrainedTokenizer) else TrainedTokenizer()
         vocab_size = tokenizer.train.vocab_size
@@ -86,6 +95,11 @@ def _check_rows_and_tokenizer(spec: JobSpec, dataset: Dataset, validation: Datas
                 "The dataset holds token ids and no tokenizer: prompts cannot be read. Leave `samples` out.",
                 [Fault(("samples", "prompts"), "need a tokenizer")],
             )
+        if spec.tokenizer == "bytes" and _largest_id(dataset) >= BYTES_VOCABULARY:
+            raise InvalidInput(
+                f"The dataset holds token id {_largest_id(dataset)}, and bytes have ids up to {BYTES_VOCABULARY - 1}.",
+                [Fault(("tokenizer",), "does not have the dataset's token ids")],
+            )
     if not isinstance(spec.model, NewModel) and spec.tokenizer is not None:
         raise InvalidInput(
             "A checkpoint brings its own tokenizer: leave `tokenizer` out.",
@@ -98,8 +112,33 @@ def _check_rows_and_tokenizer(spec: JobSpec, dataset: Dataset, validation: Datas
         )
 
 
+def _check_base(spec: JobSpec, dataset: Dataset, base: Base) -> None:
+    if spec.sequence.max_length > base.positions:
+        raise InvalidInput(
+            f"The checkpoint's model has {base.positions} positions: set sequence.max_length to that or less.",
+            [Fault(("sequence", "max_length"), f"over the {base.positions} positions of the checkpoint's model")],
+        )
+    if base.has_tokenizer:
+        return
+    if not _holds_ids(dataset):
+        raise InvalidInput(
+            "The checkpoint has no tokenizer, since it comes from token ids: give a dataset of token ids.",
+            [Fault(("dataset",), "holds text, and the checkpoint has no tokenizer")],
+        )
+    if spec.samples.prompts:
+        raise InvalidInput(
+            "The checkpoint has no tokenizer, since it comes from token ids: leave `samples` out.",
+            [Fault(("samples", "prompts"), "need a tokenizer")],
+        )
+
+
 def _holds_ids(dataset: Dataset) -> bool:
     return "input_ids" in dataset.columns
+
+
+def _largest_id(dataset: Dataset) -> int:
+    largest: int = dataset.report.get("largest_id") or 0
+    return largest
 
 
 def _warnings(spec: JobSpec, dataset: Dataset) -> list[str]:

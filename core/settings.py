@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import Unusable
 
@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     stall_seconds: float = 1800.0
     # How long a trainer has to answer a stop request with a checkpoint.
     stop_grace_seconds: float = 10.0
+    # Touched by a worker every few seconds while it sees its database: what a container's health check looks at.
+    heartbeat_file: Path | None = None
 
     @property
     def database(self) -> str:
@@ -66,3 +68,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         faults = "; ".join(f"EPOCHD_{str(f['loc'][0]).upper()}: {f['msg']}" for f in error.errors())
         raise Unusable(f"The settings cannot be used: {faults}. Correct the environment variable.") from error
+    except SettingsError as error:
+        raise Unusable(
+            f"The settings cannot be used: {error}. A list is written as JSON: EPOCHD_ALLOWED_HOSTS='[\"localhost\"]'."
+        ) from error

@@ -33,7 +33,7 @@ class Store:
         target = self._path(key)
         if target.exists():
             raise FileExistsError(f"{key} is taken")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         if source.stat().st_dev != target.parent.stat().st_dev:
             with self.incoming() as copy:
                 _copy(source, copy)
@@ -70,13 +70,17 @@ class Store:
 
 def open_store(url: str) -> Store:
     """Return the store at `url`. Raises Unusable where the URL is no folder's, or the folder cannot be made."""
-    parts = urlsplit(url)
-    if parts.scheme != "file" or parts.netloc:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    path = unquote(parts.path)
+    if parts.scheme != "file" or parts.netloc or parts.query or parts.fragment or path[:1] != "/" or "\0" in path:
         raise Unusable(
             f"EPOCHD_STORE_URL is {url!r}; use file:///ABSOLUTE/PATH of a folder that API and workers share."
         )
     try:
-        return Store(Path(unquote(parts.path)))
+        return Store(Path(path))
     except OSError as error:
         raise Unusable(f"The store's folder {parts.path} cannot be made: {error.strerror}.") from error
 
@@ -88,6 +92,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, each entry synced: else a crash could lose it with all that is in it."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -3,10 +3,10 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
+from sqlmodel import SQLModel
 
 from core.database import connect, migrate
 from core.dispatch import Bell
@@ -14,6 +14,7 @@ from core.live_log import LiveLog
 from core.settings import Settings
 from core.store import Store, open_store
 from core.unit_of_work import UnitOfWork
+from tests.house import House
 from tests.services import PostgresServer, RedisServer, find_postgres, missing, redis_server
 
 
@@ -42,6 +43,12 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def shared_database(postgres: PostgresServer) -> str:
+    """A migrated PostgreSQL database that every test finds, and leaves, empty."""
+    return postgres.new_database("shared", like="template_epochd")
+
+
+@pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file to copy."""
     path = tmp_path_factory.mktemp("template") / "epochd.sqlite3"
@@ -53,15 +60,14 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A fresh, migrated database: each test that asks for it runs on both kinds."""
+    """A migrated and empty database: each test that asks for it runs on both kinds."""
     if request.param == "sqlite":
         shutil.copy(request.getfixturevalue("migrated_sqlite"), tmp_path / "epochd.sqlite3")
         yield f"sqlite:///{tmp_path / 'epochd.sqlite3'}"
     else:
         server: PostgresServer = request.getfixturevalue("postgres")
-        name = f"test_{uuid4().hex}"
-        yield server.new_database(name, like="template_epochd")
-        server.drop_database(name)
+        yield request.getfixturevalue("shared_database")
+        server.empty_database("shared", [table.name for table in reversed(SQLModel.metadata.sorted_tables)])
 
 
 @pytest.fixture
@@ -88,3 +94,9 @@ def work(engine: sa.Engine, redis: RedisServer) -> UnitOfWork:
 def store(settings: Settings) -> Store:
     """An empty store."""
     return open_store(settings.store)
+
+
+@pytest.fixture
+def house(work: UnitOfWork) -> House:
+    """An owner with a dataset, on each kind of database."""
+    return House(work)

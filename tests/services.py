@@ -75,9 +75,9 @@ class RedisServer:
 
 
 class PostgresServer:
-    """A PostgreSQL cluster on a unix socket, without fsync."""
+    """A PostgreSQL cluster without fsync: on a unix socket for whoever comes, or on a port for who has the password."""
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, *, user: str = "epochd", password: str = "", port: int = 0) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="epochd-pg-"))
         # PostgreSQL refuses to run as root; Debian's package brings a user for it.
         self._as = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
@@ -85,20 +85,34 @@ class PostgresServer:
             shutil.chown(self._folder, "postgres", "postgres")
         self._binaries = binaries
         data = str(self._folder / "data")
-        self._run("initdb", "-D", data, "-U", "epochd", "-A", "trust", "-E", "UTF8", "--no-sync")
-        settings = f"-k {self._folder} -c listen_addresses= -c fsync=off -c max_connections=200"
+        (self._folder / "password").write_text(password or "unused")
+        hosts = ["--auth-host=scram-sha-256", f"--pwfile={self._folder / 'password'}", "--auth-local=trust"]
+        self._run("initdb", "-D", data, "-U", user, *hosts, "-E", "UTF8", "--no-sync")
+        listen = f"-c listen_addresses=127.0.0.1 -c port={port}" if port else "-c listen_addresses="
+        self._port = port or 5432
+        settings = f"-k {self._folder} {listen} -c fsync=off -c max_connections=200"
         self._run("pg_ctl", "-D", data, "-w", "-o", settings, "-l", str(self._folder / "log"), "start")
 
     def new_database(self, name: str, *, like: str = "template1") -> str:
         """Create a database, a copy of another, and return its URL."""
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')
-        return f"postgresql://epochd@/{name}?host={self._folder}"
+        return self._dsn(name)
 
     def drop_database(self, name: str) -> None:
         """Drop a database, whoever is connected to it."""
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def empty_database(self, name: str, tables: list[str]) -> None:
+        """Delete every row of the tables, whoever is connected: far quicker than a new database for each test."""
+        with psycopg.connect(self._dsn(name), autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            for table in tables:
+                connection.execute(f'DELETE FROM "{table}"')
 
     def close(self) -> None:
         """Stop the cluster and remove it."""
@@ -106,7 +120,7 @@ class PostgresServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _dsn(self, name: str) -> str:
-        return f"postgresql://epochd@/{name}?host={self._folder}"
+        return f"postgresql://epochd@/{name}?host={self._folder}&port={self._port}"
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(

@@ -55,7 +55,7 @@ class Reconciler:
                 return
 
     def make_round(self) -> None:
-        """Put back what was lost, and ring if this worker is idle while jobs wait."""
+        """Put back what was lost, ring if this worker is idle while jobs wait, and show that it is alive."""
         with self._work.begin() as session:
             for job in jobs.held_by(session, machine_prefix()):
                 if job.worker and is_dead(job.worker):
@@ -69,6 +69,8 @@ class Reconciler:
                 waiting = jobs.claimable(session)
             if waiting:
                 self._bell.ring()
+        if self._settings.heartbeat_file:
+            self._settings.heartbeat_file.touch()
 
     def _lose(self, session: Session, job: Job) -> None:
         status = jobs.lose(session, job.id, job.fence, failures.WORKER_LOST)

@@ -51,8 +51,8 @@ class Recorder:
     def plan(self, fact: Planned) -> None:
         """Put the trainer's exact plan in the place of the first one, its warnings into the log. Raises FenceLost."""
         with self._lock:
-            self._steps = fact.steps
-        for message in fact.warnings:
+            known, self._steps = self._steps is not None, fact.steps
+        for message in [] if known else fact.warnings:
             self.write(Warned(code="plan", message=message))
         self._flush(plan=fact.model_dump(mode="json", exclude={"fact"}))
 

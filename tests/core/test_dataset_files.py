@@ -1,0 +1,269 @@
+"""Reading dataset files: the same rows for who checks and who trains, and every fault with its line."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.dataset_files import MAX_FAULTS, DataFile, Format, Report, Row, Split, format_of, inspect, read_rows
+from core.errors import Fault, InvalidInput
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """Return a function that writes a file and says how to read it."""
+
+    def write(content: bytes | str, format_: Format = "jsonl", split: Split = "blank_line") -> DataFile:
+        path = tmp_path / f"corpus.{format_}"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return DataFile(path=path, format=format_, split=split)
+
+    return write
+
+
+def _faults(file: DataFile) -> list[Fault]:
+    with pytest.raises(InvalidInput) as caught:
+        inspect(file)
+    if caught.value.faults:
+        with pytest.raises(InvalidInput):
+            list(read_rows(file))
+    return caught.value.faults
+
+
+def _texts(file: DataFile) -> list[str | None]:
+    return [row.text for row in read_rows(file)]
+
+
+@pytest.mark.parametrize(
+    ("name", "format_"),
+    [("a.txt", "txt"), ("A.TXT", "txt"), ("a.b.jsonl", "jsonl"), ("a.NDJSON", "jsonl"), ("/x/y.txt", "txt")],
+)
+def test_the_format_follows_from_the_name(name: str, format_: str) -> None:
+    assert format_of(name) == format_
+
+
+@pytest.mark.parametrize("name", ["", "a", "a.json", "a.pkl", "a.txt.gz", ".txt", "txt", "a.txt\x00", "a.csv"])
+def test_other_names_are_refused_with_what_is_read(name: str) -> None:
+    with pytest.raises(InvalidInput, match=r"\.txt or a \.jsonl"):
+        format_of(name)
+
+
+# .txt ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "split", "rows"),
+    [
+        ("a\nb\n\nc\n", "blank_line", ["a\nb", "c"]),
+        ("a\r\nb\r\n\r\nc", "blank_line", ["a\r\nb", "c"]),
+        ("\n \n\t\n  a\n\n\n\n \nb\n\n", "blank_line", ["  a", "b"]),
+        ("a\nb\n\nc", "line", ["a", "b", "c"]),
+        (" a \r\n\r\nb\r\n", "line", [" a ", "b"]),
+        ("a\n\nb\n", "file", ["a\n\nb"]),
+        ("\n\na\n", "file", ["a"]),
+        ("é漢😀", "blank_line", ["é漢😀"]),
+        ("a\u2028b\x0bc\x85d", "line", ["a\u2028b\x0bc\x85d"]),  # only a newline ends a line
+    ],
+)
+def test_a_text_is_split_as_asked(write, content: str, split: Split, rows: list[str]) -> None:
+    file = write(content, "txt", split)
+    assert _texts(file) == rows
+    report = inspect(file)
+    assert (report.rows, report.columns, report.largest_id) == (len(rows), ["text"], None)
+
+
+def test_a_byte_order_mark_is_no_text(write) -> None:
+    assert _texts(write(b"\xef\xbb\xbfa", "txt")) == ["a"]
+    assert _texts(write(b'\xef\xbb\xbf{"text": "a"}', "jsonl")) == ["a"]
+    assert _faults(write(b"\xef\xbb\xbf", "txt")) == []
+
+
+def test_blank_lines_are_counted_as_skipped_where_a_line_is_a_row(write) -> None:
+    assert inspect(write("a\n\n \nb", "txt", "line")) == Report(
+        rows=2,
+        skipped_rows=2,
+        columns=["text"],
+        warnings=[{"line": line, "message": "empty, will be skipped"} for line in (2, 3)],
+    )
+
+
+@pytest.mark.parametrize("format_", ["txt", "jsonl"])
+@pytest.mark.parametrize("content", [b"", b"\n", b" \n\t\r\n\n", b"\xef\xbb\xbf\n"])
+@pytest.mark.parametrize("split", ["blank_line", "line", "file"])
+def test_a_file_of_nothing_has_no_usable_row(write, content: bytes, format_: Format, split: Split) -> None:
+    file = write(content, format_, split)
+    with pytest.raises(InvalidInput, match="no usable row"):
+        inspect(file)
+    assert list(read_rows(file)) == []
+
+
+# Faults --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format_", ["txt", "jsonl"])
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [(b"a\x00b", "NUL byte"), (b"caf\xe9", "not UTF-8"), (b"\xed\xa0\x80", "not UTF-8"), (b"\xff\xfe", "not UTF-8")],
+)
+def test_what_is_not_text_is_refused_at_its_line(write, format_: Format, bad: bytes, word: str) -> None:
+    good = b'{"text": "a"}\n'
+    (fault,) = _faults(write(good * 2 + bad + b"\n" + good, format_))
+    assert fault.loc == ("line", 3)
+    assert word in fault.msg
+
+
+def test_utf_16_is_refused_as_binary(write) -> None:
+    (fault,) = _faults(write("hello\n".encode("utf-16"), "txt"))
+    assert fault.loc == ("line", 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("{", "is not JSON: EOF while parsing an object at column 1"),
+        ("nonsense", "is not JSON"),
+        ('{"text": "a"} {"text": "b"}', "is not JSON"),
+        ("{'text': 'a'}", "is not JSON"),
+        ('{"text": "a", "x": NaN}', "is not JSON"),
+        ('{"text": "a", "x": Infinity}', "is not JSON"),
+        ('{"text": "\\ud800"}', "is not JSON"),
+        ('{"text": "a\tb"}', "is not JSON"),
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not JSON"),
+        ('{"x": ' * 100_000 + "1" + "}" * 100_000, "is not JSON"),
+        ('{"input_ids": [' + "9" * 10_000 + "]}", ""),
+        ("[]", "is not a JSON object"),
+        ("null", "is not a JSON object"),
+        ('"text"', "is not a JSON object"),
+        ("{}", 'either "text" or "input_ids"'),
+        ('{"Text": "a"}', 'either "text" or "input_ids"'),
+        ('{"text": "a", "input_ids": [1]}', 'either "text" or "input_ids"'),
+        ('{"text": 1}', "not a string"),
+        ('{"text": null}', "not a string"),
+        ('{"text": ["a"]}', "not a string"),
+        ('{"input_ids": "12"}', "whole numbers"),
+        ('{"input_ids": null}', "whole numbers"),
+        ('{"input_ids": {"0": 1}}', "whole numbers"),
+        ('{"input_ids": [1.0]}', "whole numbers"),
+        ('{"input_ids": ["1"]}', "whole numbers"),
+        ('{"input_ids": [true]}', "whole numbers"),
+        ('{"input_ids": [-1]}', "whole numbers"),
+        ('{"input_ids": [[1]]}', "whole numbers"),
+        ('{"input_ids": [2147483648]}', "whole numbers"),
+        ('{"input_ids": [1, 2], "labels": [1]}', "2 input_ids and 1 labels"),
+        ('{"input_ids": [1], "labels": null}', "labels that are not"),
+        ('{"input_ids": [1], "labels": [-1]}', "labels that are not"),
+        ('{"input_ids": [1], "labels": [-100.0]}', "labels that are not"),
+        ('{"input_ids": [1], "labels": [false]}', "labels that are not"),
+    ],
+)
+def test_a_bad_row_is_told_with_its_line_and_what_is_wrong(write, line: str, word: str) -> None:
+    good = '{"input_ids": [1]}' if "input_ids" in line else '{"text": "a"}'
+    (fault,) = _faults(write(f"{good}\n\n{line}\n{good}\n"))
+    assert fault.loc == ("line", 3)
+    assert fault.msg.startswith("line 3 ")
+    assert word in fault.msg
+    assert len(fault.msg) < 300
+
+
+def test_the_kind_of_rows_must_not_change(write) -> None:
+    for first, second in (('{"text": "a"}', '{"input_ids": [1]}'), ('{"input_ids": [1]}', '{"text": "a"}')):
+        (fault,) = _faults(write(f"{first}\n{second}\n{first}\n"))
+        assert fault.loc == ("line", 2)
+        assert "where the rows before have" in fault.msg
+
+
+def test_the_first_twenty_faults_are_told(write) -> None:
+    faults = _faults(write('{"text": "a"}\n' + '{"text": 1}\n' * 50))
+    assert [fault.loc for fault in faults] == [("line", number) for number in range(2, MAX_FAULTS + 2)]
+
+
+def test_the_first_twenty_warnings_are_kept_and_all_are_counted(write) -> None:
+    report = inspect(write('{"text": ""}\n' * 50 + '{"text": "a"}'))
+    assert (report.rows, report.skipped_rows, len(report.warnings)) == (1, 50, MAX_FAULTS)
+
+
+# .jsonl --------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_token_ids(write) -> None:
+    file = write(
+        '{"input_ids": [0, 2147483647]}\r\n'
+        '{"input_ids": []}\r\n'
+        '{"input_ids": [5, 6, 7], "labels": [-100, 6, 9], "note": "x"}\r\n'
+    )
+    assert list(read_rows(file)) == [
+        Row(input_ids=[0, 2**31 - 1], labels=[0, 2**31 - 1]),
+        Row(input_ids=[5, 6, 7], labels=[-100, 6, 9]),
+    ]
+    report = inspect(file)
+    assert (report.rows, report.skipped_rows, report.columns) == (2, 1, ["input_ids"])
+    assert report.largest_id == 2**31 - 1
+    assert inspect(write('{"input_ids": [1], "labels": [9]}')).largest_id == 9
+
+
+def test_what_is_not_read_of_a_row_is_left_alone(write) -> None:
+    extra = {f"key{number}": number for number in range(1000)}
+    report = inspect(write(json.dumps(extra | {"text": "a"})))
+    assert (report.rows, report.columns) == (1, ["text"])
+
+
+def test_text_is_taken_as_it_is(write) -> None:
+    texts = ["  a\r\nb  ", "\u2028", "\x00", "\\", "😀"]
+    file = write("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    assert _texts(file) == [text for text in texts if text.strip()]
+
+
+# Both readers --------------------------------------------------------------------------------------------------------
+
+_SOME_TEXT = st.text(st.sampled_from("ab \t\r\n\x0b\x1c\x85\u2028é😀\ufeff"), max_size=40)
+_SOME_ROW = st.one_of(
+    st.builds(lambda text: {"text": text}, _SOME_TEXT),
+    st.just({"text": 1}),
+    st.just({}),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    content=st.one_of(
+        _SOME_TEXT.map(str.encode),
+        st.lists(_SOME_ROW.map(lambda row: json.dumps(row).encode()), max_size=6).map(b"\n".join),
+        st.binary(max_size=30),
+    ),
+    format_=st.sampled_from(["txt", "jsonl"]),
+    split=st.sampled_from(["blank_line", "line", "file"]),
+)
+def test_who_trains_reads_exactly_the_rows_that_the_check_counted(
+    content: bytes, format_: Format, split: Split
+) -> None:
+    with tempfile.NamedTemporaryFile() as stream:
+        stream.write(content)
+        stream.flush()
+        file = DataFile(path=Path(stream.name), format=format_, split=split)
+        try:
+            report = inspect(file)
+        except InvalidInput as error:
+            if error.faults:
+                with pytest.raises(InvalidInput):
+                    list(read_rows(file))
+            else:
+                assert list(read_rows(file)) == []
+            return
+        rows = list(read_rows(file))
+    assert len(rows) == report.rows > 0
+    assert all(row.text and row.text.strip() for row in rows)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(_SOME_TEXT, min_size=1, max_size=6))
+def test_no_character_that_shows_is_lost(texts: list[str]) -> None:
+    with tempfile.NamedTemporaryFile() as stream:
+        stream.write("\n\n".join(texts).encode())
+        stream.flush()
+        for split in ("blank_line", "line", "file"):
+            rows = read_rows(DataFile(path=Path(stream.name), format="txt", split=split))
+            seen = "".join("".join((row.text or "").split()) for row in rows)
+            assert seen == "".join("\n\n".join(texts).removeprefix("\ufeff").split())

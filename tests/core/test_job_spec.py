@@ -1,0 +1,261 @@
+"""The body of `POST /jobs`: strictly typed, sensible where silent, and the same after any journey through JSON."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from core.job_spec import Gpt2Config, JobSpec, Training, ValidationFraction
+
+
+def _spec(text: str) -> JobSpec:
+    return JobSpec.model_validate_json(text)
+
+
+def _with(path: str, value: str) -> str:
+    """Return a spec's JSON with a value, written as it is, at a path such as `training.epochs`."""
+    for name in reversed(path.split(".")):
+        value = f'{{"{name}": {value}}}'
+    return value if path.split(".", maxsplit=1)[0] == "dataset" else '{"dataset": "ds_1", ' + value[1:]
+
+
+INTS = [
+    "training.epochs",
+    "training.batch_size",
+    "training.gradient_accumulation_steps",
+    "training.warmup_steps",
+    "training.seed",
+    "training.log_every",
+    "sequence.max_length",
+    "sequence.stride",
+    "sequence.min_length",
+    "samples.max_new_tokens",
+    "checkpoints.every_epochs",
+    "checkpoints.every_steps",
+    "checkpoints.keep",
+    "tokenizer.train.vocab_size",
+    "priority",
+    "max_failures",
+]
+FLOATS = [
+    "validation.fraction",
+    "training.learning_rate",
+    "training.warmup_ratio",
+    "training.max_grad_norm",
+    "training.weight_decay",
+    "training.adam_beta1",
+    "training.adam_beta2",
+    "training.adam_epsilon",
+    "samples.temperature",
+]
+STRINGS = ["dataset", "name", "validation.dataset", "model.checkpoint.job", "tags.key"]
+
+
+@pytest.mark.parametrize("path", INTS)
+def test_a_whole_number_is_nothing_else(path: str) -> None:
+    bad = ["true", "false", '"1"', "1.0", "1.5", "1e2", "[1]", "{}", "NaN", "Infinity", "1e999", "-1e999"]
+    bad += [str(2**63), str(-(2**63) - 1), str(2**64), "9" * 400, "-1001"]
+    bad += [] if path.endswith(("stride", "warmup_steps", "every_steps")) else ["null"]
+    for value in bad:
+        with pytest.raises(ValidationError):
+            _spec(_with(path, value))
+
+
+@pytest.mark.parametrize("path", FLOATS)
+def test_a_number_is_finite_and_nothing_else(path: str) -> None:
+    bad = [
+        "true",
+        "false",
+        '"0.1"',
+        "[0.1]",
+        "{}",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e999",
+        "-1e999",
+        "-0.5",
+        "9" * 400,
+    ]
+    bad += [] if path.endswith(("warmup_ratio", "max_grad_norm")) else ["1e300"]
+    for value in bad:
+        with pytest.raises(ValidationError):
+            _spec(_with(path, value))
+
+
+@pytest.mark.parametrize("path", STRINGS)
+def test_a_string_is_text_that_every_database_can_hold(path: str) -> None:
+    bad = [
+        "1",
+        "true",
+        "null",
+        "NaN",
+        '["a"]',
+        "{}",
+        '""',
+        '"a\\u0000b"',
+        '"\\ud800"',
+        '"a\x01"',
+        '"' + "x" * 201 + '"',
+    ]
+    for value in bad:
+        with pytest.raises(ValidationError):
+            _spec(_with(path, value))
+
+
+@pytest.mark.parametrize("where", ["", "validation", "tokenizer.train", "model", "model.config", "model.checkpoint"])
+def test_an_unknown_field_is_refused_at_every_depth(where: str) -> None:
+    for value in ("1", "null"):
+        with pytest.raises(ValidationError):
+            _spec(_with(f"{where}.nonsense".lstrip("."), value))
+
+
+@pytest.mark.parametrize("where", ["sequence", "training", "samples", "checkpoints"])
+def test_an_unknown_field_of_a_part_is_refused(where: str) -> None:
+    with pytest.raises(ValidationError, match="nonsense"):
+        _spec(_with(f"{where}.nonsense", "1"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "1",
+        "NaN",
+        '"x"',
+        "{}",
+        '{"dataset": "a"',
+        '{"dataset": "a"} x',
+        "\x00",
+        "\ufeff{}",
+        "{'a': 1}",
+        "[" * 100000,
+        '{"dataset": ' + "[" * 100000 + "]" * 100000 + "}",
+        '{"dataset": "a", "tags": {"' + "x" * 10**6,
+    ],
+)
+def test_what_is_no_spec_is_a_validation_error(text: str) -> None:
+    with pytest.raises(ValidationError):
+        _spec(text)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("training.epochs", "0"),
+        ("training.epochs", "10001"),
+        ("training.seed", str(2**32)),
+        ("training.precision", '"fp8"'),
+        ("training.lr_scheduler", '"Linear"'),
+        ("training", '{"warmup_steps": 1, "warmup_ratio": 0.1}'),
+        ("training.learning_rate", "0"),
+        ("training.adam_beta2", "1"),
+        ("sequence", '{"max_length": 4, "stride": 5}'),
+        ("sequence", '{"max_length": 4, "min_length": 5}'),
+        ("sequence.max_length", "1"),
+        ("sequence.mode", '"packed"'),
+        ("validation", '{"fraction": 0.1, "dataset": "ds_2"}'),
+        ("validation.fraction", "0"),
+        ("validation.fraction", "0.51"),
+        ("tokenizer", '"words"'),
+        ("tokenizer.train.vocab_size", "256"),
+        ("model", '{"config": {"model_type": "gpt2"}, "checkpoint": {"job": "job_1"}}'),
+        ("model.config", "{}"),
+        ("model.config", '{"model_type": "bert"}'),
+        ("model.config", '{"model_type": "gpt2", "hidden_size": 64}'),
+        ("model.config", '{"model_type": "gpt2", "n_embd": 10, "n_head": 3}'),
+        ("model.config", '{"model_type": "llama", "hidden_size": 12, "num_attention_heads": 4}'),
+        ("model.config", '{"model_type": "llama", "num_attention_heads": 4, "num_key_value_heads": 3}'),
+        ("model.config", '{"model_type": "gpt2", "auto_map": {"AutoModel": "evil.Model"}}'),
+        ("model.checkpoint", '{"job": "job_1", "epoch": 0}'),
+        ("model.checkpoint", '{"job": "job_1", "epoch": "newest"}'),
+        ("model.checkpoint", '{"job": "job_1", "epoch": "3"}'),
+        ("model.checkpoint", '{"job": "job_1", "epoch": true}'),
+        ("model.checkpoint", f'{{"job": "job_1", "epoch": {2**63}}}'),
+        ("samples.prompts", json.dumps(["x"] * 21)),
+        ("samples.prompts", json.dumps(["x" * 10_001])),
+        ("samples.prompts", '["\\u0000"]'),
+        ("samples.prompts", "[1]"),
+        ("samples.prompts", '"x"'),
+        ("tags", json.dumps({str(n): "x" for n in range(21)})),
+        ("tags", '{"": "x"}'),
+        ("tags", '{"a": 1}'),
+        ("tags", '{"\\u0000": "x"}'),
+        ("tags", json.dumps({"x" * 101: "x"})),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(path: str, value: str) -> None:
+    with pytest.raises(ValidationError):
+        _spec(_with(path, value))
+
+
+def test_only_the_dataset_is_required_and_the_rest_is_filled_in() -> None:
+    spec = _spec('{"dataset": "ds_1"}')
+    document = spec.document()
+    assert document["training"]["learning_rate"] == 3e-4
+    assert document["model"] == {"config": Gpt2Config(model_type="gpt2").model_dump()}
+    assert document["validation"] == {"fraction": 0.05}
+    assert document["checkpoints"] == {"every_epochs": 1, "every_steps": None, "keep": 5}
+    assert (document["name"], document["priority"], document["max_failures"], document["tags"]) == (
+        "untitled",
+        0,
+        3,
+        {},
+    )
+
+
+FULL = """{"name": "docs é 😀", "dataset": "ds_1", "validation": {"fraction": 0.5}, "tokenizer": {"train": {}},
+  "model": {"config": {"model_type": "llama", "rope_theta": 500, "tie_word_embeddings": true,
+                       "num_key_value_heads": 2}},
+  "sequence": {"max_length": 200, "stride": 100}, "samples": {"prompts": ["", "The"], "temperature": 1},
+  "training": {"learning_rate": 1, "warmup_ratio": 1, "max_grad_norm": 2, "weight_decay": 0, "adam_epsilon": 1e-12},
+  "checkpoints": {"every_steps": 7}, "priority": -1000, "tags": {"a": "b:c"}}"""
+OTHERS = [
+    '{"dataset": "ds_1"}',
+    '{"dataset": "ds_1", "validation": null, "tokenizer": "bytes"}',
+    '{"dataset": "ds_1", "validation": {"dataset": "ds_2"}, "model": {"checkpoint": {"job": "job_1"}}}',
+    '{"dataset": "ds_1", "model": {"checkpoint": {"job": "job_1", "epoch": 3}}}',
+]
+
+
+@pytest.mark.parametrize("text", [FULL, *OTHERS])
+def test_a_stored_spec_is_read_back_as_it_was(text: str) -> None:
+    spec = _spec(text)
+    document = spec.document()
+    # A worker reads it from the row; a trainer from the assignment's line. Numbers may have lost their ".0" on the way.
+    for read in (document, json.loads(json.dumps(document)), _without_fractions(document)):
+        assert JobSpec.model_validate(read) == spec
+        assert JobSpec.model_validate_json(json.dumps(read)) == spec
+        assert JobSpec.model_validate(read).document() == document
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def _without_fractions(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_fractions(inner) for key, inner in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        _spec('{"dataset": "ds_1"}').priority = 1  # type: ignore[misc]
+
+
+@given(st.integers(0, 10**9), st.floats(0.0, 0.5, exclude_min=True))
+def test_a_held_out_share_leaves_something_on_both_sides(rows: int, fraction: float) -> None:
+    held_out = ValidationFraction(fraction=fraction).held_out(rows)
+    assert held_out == 0 if rows < 2 else 1 <= held_out < rows
+    assert abs(held_out - rows * fraction) <= 1
+
+
+def test_warmup_is_steps_or_a_share_of_them() -> None:
+    assert [Training(warmup_steps=7).warmup(100), Training(warmup_ratio=0.1).warmup(100), Training().warmup(9)] == [
+        7,
+        10,
+        0,
+    ]

@@ -1,0 +1,52 @@
+"""Settings follow from the data directory, and a wrong one is named."""
+
+from pathlib import Path
+
+import pytest
+
+from core.database import connect, migrate
+from core.dispatch import celery_app
+from core.errors import Unusable
+from core.settings import Settings, load_settings
+from core.store import open_store
+
+
+def test_everything_follows_from_the_data_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EPOCHD_DATA_DIR", str(tmp_path / "d"))
+    settings = load_settings()
+    assert settings.database == f"sqlite:///{tmp_path}/d/epochd.sqlite3"
+    assert settings.redis == f"unix://{tmp_path}/d/redis.sock"
+    assert settings.store == f"file://{tmp_path}/d/store"
+    assert settings.key_file == tmp_path / "d" / "key"
+
+
+def test_a_data_directory_may_have_an_odd_name(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "my data é 100%")
+    engine = connect(settings.database)
+    migrate(engine)
+    engine.dispose()
+    open_store(settings.store)
+    assert (tmp_path / "my data é 100%" / "epochd.sqlite3").is_file()
+    assert (tmp_path / "my data é 100%" / "store" / "incoming").is_dir()
+    assert celery_app(settings.redis).conf.broker_url.startswith("redis+socket:///")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EPOCHD_PORT", "http"),
+        ("EPOCHD_PORT", "65536"),
+        ("EPOCHD_LEASE_SECONDS", "soon"),
+        ("EPOCHD_MAX_BODY_BYTES", "1G"),
+    ],
+)
+def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(Unusable, match=f"{name}: .*Correct"):
+        load_settings()
+
+
+def test_a_list_that_is_none_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPOCHD_ALLOWED_HOSTS", "example.org")
+    with pytest.raises(Unusable, match=r'allowed_hosts.*EPOCHD_ALLOWED_HOSTS=\'\["localhost"\]\''):
+        load_settings()

@@ -1,0 +1,240 @@
+"""A real worker process and its trainers: a job's run, and what happens when either is stopped or killed."""
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.live_log import stream_key
+from core.models import Dataset
+from core.settings import Settings
+from tests.installation import Installation, trainer_of
+from tests.services import RedisServer, wait_for
+
+# Enough updates to be met in the middle of a run; dropout and a trailing window included.
+LONG = {
+    "training": {"epochs": 40, "batch_size": 4, "gradient_accumulation_steps": 4},
+    "checkpoints": {"every_epochs": 5},
+}
+
+
+# The moves themselves are tested on both databases in tests/core; here the processes are what is tried.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def installation(settings: Settings) -> Iterator[Installation]:
+    made = Installation(settings)
+    yield made
+    made.work.close()
+
+
+@pytest.fixture
+def dataset(installation: Installation) -> Dataset:
+    return installation.add_dataset()
+
+
+@pytest.fixture(scope="module")
+def undisturbed_weights(
+    tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, redis: RedisServer
+) -> Iterator[str]:
+    """The hash of the weights that a run of LONG ends with when nothing happens to it."""
+    data_dir = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(migrated_sqlite, data_dir / "epochd.sqlite3")
+    made = Installation(Settings(data_dir=data_dir, redis_url=redis.url))
+    with made.worker():
+        job = made.submit(made.add_dataset(), **LONG)
+        assert made.wait_for_status(job, "succeeded", "failed").status == "succeeded"
+    yield made.weights(job)
+    made.work.close()
+
+
+def test_a_job_succeeds_and_the_live_tail_says_what_the_log_of_record_says(
+    installation: Installation, dataset: Dataset, redis: RedisServer
+) -> None:
+    with installation.worker():
+        job_id = installation.submit(dataset, samples={"prompts": ["the quick"]})
+        job = installation.wait_for_status(job_id, "succeeded", "failed", "cancelled")
+    assert job.status == "succeeded", job.error
+
+    log = installation.log(job_id)
+    live = [fields["e"] for _, fields in redis.client().xrange(stream_key(job_id))]
+    assert [event.to_json() for event in log] == live
+
+    seqs = [event.cursor.seq for event in log if event.cursor.fence == 1]
+    assert seqs == list(range(1, len(seqs) + 1))
+    batches = [event.data for event in log if event.type == "batch"]
+    assert [batch["batch"] for batch in batches] == list(range(1, 3 * job.plan["batches_per_epoch"] + 1))
+    assert [event.data["epoch"] for event in log if event.type == "checkpoint"] == [1, 2, 3]
+    assert [event.data["epoch"] for event in log if event.type == "epoch"] == [1, 2, 3]
+    assert sum(event.type == "sample" for event in log) == 3
+    assert log[-1].type == "succeeded"
+    assert job.progress["step"] == job.plan["steps"] == batches[-1]["step"]
+    assert job.progress["fraction"] == 1
+    assert job.latest["loss"] == batches[-1]["loss"]
+    assert json.loads(live[-1])["data"]["step"] == job.plan["steps"]
+
+
+@on_sqlite
+def test_a_killed_trainer_costs_one_failure_and_not_a_bit_of_the_weights(
+    installation: Installation, dataset: Dataset, undisturbed_weights: str
+) -> None:
+    with installation.worker() as worker:
+        job_id = installation.submit(dataset, **LONG)
+        installation.wait_for_batch(job_id, 40)
+        trainer_of(worker).kill()
+        job = installation.wait_for_status(job_id, "succeeded", "failed")
+    assert (job.status, job.attempt) == ("succeeded", 2)
+    requeued = [event for event in installation.log(job_id) if event.type == "requeued"]
+    assert [event.data["failures"] for event in requeued] == [1]
+    assert installation.weights(job_id) == undisturbed_weights
+
+
+def test_a_killed_worker_leaves_no_trainer_and_its_successor_finishes_the_job(
+    installation: Installation, dataset: Dataset, undisturbed_weights: str
+) -> None:
+    with installation.worker() as worker:
+        job_id = installation.submit(dataset, **LONG)
+        installation.wait_for_batch(job_id, 40)
+        children = worker.children(recursive=True)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        psutil.wait_procs(children, timeout=30)
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert installation.job(job_id).status == "running"  # nobody has noticed yet
+    with installation.worker():
+        job = installation.wait_for_status(job_id, "succeeded", "failed")
+    assert (job.status, job.attempt) == ("succeeded", 2)
+    assert installation.weights(job_id) == undisturbed_weights
+
+
+@on_sqlite
+def test_a_drain_saves_requeues_and_costs_no_failure(
+    installation: Installation, dataset: Dataset, undisturbed_weights: str
+) -> None:
+    with installation.worker() as worker:
+        job_id = installation.submit(dataset, **LONG)
+        installation.wait_for_batch(job_id, 25)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(30) == 0
+    job = installation.job(job_id)
+    assert (job.status, job.failures) == ("queued", 0)
+    log = installation.log(job_id)
+    last_step = [event.data["step"] for event in log if event.type == "batch"][-1]
+    assert installation.checkpoints(job_id)[0].step == last_step  # nothing that was done is lost
+    with installation.worker():
+        job = installation.wait_for_status(job_id, "succeeded", "failed")
+    assert (job.status, job.attempt) == ("succeeded", 2)
+    started = [event.data for event in installation.log(job_id) if event.type == "started"]
+    assert started == [{"attempt": 1, "from_step": 0}, {"attempt": 2, "from_step": last_step}]
+    assert installation.weights(job_id) == undisturbed_weights
+
+
+@on_sqlite
+def test_a_running_job_is_cancelled_with_a_checkpoint(installation: Installation, dataset: Dataset) -> None:
+    with installation.worker():
+        job_id = installation.submit(dataset, training={"epochs": 10_000, "batch_size": 4})
+        installation.wait_for_batch(job_id, 3)
+        installation.cancel(job_id)
+        job = installation.wait_for_status(job_id, "cancelled", "failed", "succeeded")
+    assert job.status == "cancelled"
+    log = installation.log(job_id)
+    assert [event.type for event in log[-2:]] == ["checkpoint", "cancelled"]
+    assert installation.checkpoints(job_id)[0].step == job.progress["step"]
+
+
+@on_sqlite
+def test_a_job_that_cannot_be_trained_fails_with_a_reason_and_the_next_one_runs(installation: Installation) -> None:
+    short = installation.add_dataset("\n".join(json.dumps({"input_ids": [1, 2, 3]}) for _ in range(4)))
+    text = installation.add_dataset()
+    with installation.worker():
+        bad = installation.submit(short, tokenizer=None, sequence={"max_length": 64, "min_length": 8})
+        good = installation.submit(text)
+        assert installation.wait_for_status(good, "succeeded", "failed").status == "succeeded"
+    job = installation.job(bad)
+    assert job.status == "failed"
+    assert job.error["code"] == "data"
+    assert "min_length" in job.error["message"] + job.error["hint"]
+    assert job.error["hint"]
+
+
+@on_sqlite
+def test_a_lost_dataset_file_fails_the_job_with_a_reason(installation: Installation, dataset: Dataset) -> None:
+    installation.store.delete(f"datasets/{dataset.id}")
+    with installation.worker():
+        job = installation.wait_for_status(installation.submit(dataset), "failed", "succeeded")
+    assert (job.status, job.error["code"]) == ("failed", "data")
+    assert "missing from the store" in job.error["message"]
+
+
+@on_sqlite
+def test_three_losses_without_a_new_checkpoint_are_a_failure(installation: Installation, dataset: Dataset) -> None:
+    with installation.worker() as worker:
+        job_id = installation.submit(
+            dataset, training={"epochs": 10_000, "batch_size": 4}, checkpoints={"every_epochs": 9999}
+        )
+        for attempt in (1, 2, 3):
+            wait_for(lambda n=attempt: _has_stepped(installation, job_id, n), seconds=60, what=f"attempt {attempt}")
+            trainer_of(worker).kill()
+        job = installation.wait_for_status(job_id, "failed", "succeeded")
+    assert (job.failures, job.error["code"]) == (3, "worker_lost")
+    assert "SIGKILL" in job.error["message"]
+
+
+@on_sqlite
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+    installation: Installation, dataset: Dataset, undisturbed_weights: str
+) -> None:
+    with installation.worker() as worker:
+        job_id = installation.submit(dataset, **LONG)
+        wait_for(lambda: len(installation.checkpoints(job_id)) >= 2, seconds=60, what="two checkpoints")
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+    newest = installation.checkpoints(job_id)[0]
+    weights = installation.folder(newest) / "model" / "model.safetensors"
+    flipped = bytearray(weights.read_bytes())
+    flipped[-1] ^= 1
+    weights.write_bytes(flipped)
+    with installation.worker():
+        job = installation.wait_for_status(job_id, "succeeded", "failed")
+    assert job.status == "succeeded"
+    warnings = [event.data for event in installation.log(job_id) if event.type == "warning"]
+    assert [warning["code"] for warning in warnings] == ["plan", "checkpoint_damaged"]  # the plan's only once
+    assert installation.weights(job_id) == undisturbed_weights
+
+
+@on_sqlite
+def test_a_job_goes_on_from_an_earlier_jobs_checkpoint(installation: Installation, dataset: Dataset) -> None:
+    with installation.worker():
+        first = installation.submit(dataset)
+        installation.wait_for_status(first, "succeeded", "failed")
+        second = installation.submit(
+            dataset, tokenizer=None, model={"checkpoint": {"job": first, "epoch": "latest"}}, training={"epochs": 1}
+        )
+        job = installation.wait_for_status(second, "succeeded", "failed")
+    assert job.status == "succeeded", job.error
+    assert job.spec["model"]["checkpoint"]["epoch"] == 3
+    losses = {
+        job_id: [e.data["loss"] for e in installation.log(job_id) if e.type == "epoch"] for job_id in (first, second)
+    }
+    assert losses[second][0] < losses[first][0]
+
+
+@on_sqlite
+def test_jobs_wait_in_order_of_priority_then_age(installation: Installation, dataset: Dataset) -> None:
+    ids = [installation.submit(dataset, priority=priority, training={"epochs": 1}) for priority in (0, 5, 0)]
+    with installation.worker():
+        for job_id in ids:
+            assert installation.wait_for_status(job_id, "succeeded", "failed").status == "succeeded"
+    started = [installation.job(job_id).started_at for job_id in ids]
+    assert started[1] < started[0] < started[2]
+
+
+def _has_stepped(installation: Installation, job_id: str, attempt: int) -> bool:
+    current = [event for event in installation.log(job_id) if event.type in ("started", "batch")]
+    starts = [place for place, event in enumerate(current) if event.type == "started"]
+    return len(starts) == attempt and len(current) > starts[-1] + 1
