@@ -113,7 +113,7 @@ class Warned(_Fact):
 
 
 class Stopped(_Fact):
-    """The stop order was obeyed; a checkpoint of `step` was told before this."""
+    """The stop order was obeyed. The checkpoint of `step` was told before, or is the one resumed from; 0 has none."""
 
     fact: Literal["stopped"] = "stopped"
     step: int

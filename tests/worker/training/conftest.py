@@ -1,0 +1,10 @@
+"""What all tests of the trainer share."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Compute on one thread: models this small only wait for the others."""
+    torch.set_num_threads(1)

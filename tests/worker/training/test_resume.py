@@ -1,0 +1,106 @@
+"""A resumed run goes on bit for bit: promise 7."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.worker.training.tiny import (
+    GPT2,
+    LLAMA,
+    assignment,
+    fingerprint,
+    last_checkpoint,
+    of,
+    ragged_rows,
+    run,
+    texts,
+)
+from worker.training.assignment import Assignment
+from worker.training.errors import DataError
+from worker.training.facts import Batch, Checkpoint, Epoch, Finished, Sample, Stopped
+
+# Dropout, accumulation with a trailing window (4 batches, 3 a window), validation and samples: 2 steps an epoch.
+SPEC: dict[str, Any] = {
+    "model": {"config": GPT2},
+    "validation": {"fraction": 0.2},
+    "training": {
+        "epochs": 3, "batch_size": 4, "gradient_accumulation_steps": 3, "learning_rate": 0.01, "warmup_steps": 2,
+        "lr_scheduler": "cosine",
+    },
+    "samples": {"prompts": ["the import"], "max_new_tokens": 5},
+    "checkpoints": {"every_epochs": 1, "every_steps": 1},
+}  # fmt: skip
+
+
+def told(facts: list[Any]) -> list[tuple[Any, ...]]:
+    """What must be the same in both runs: every number to the last bit; not the times."""
+    batches = [(b.batch, b.step, b.loss, b.accuracy, b.learning_rate, b.grad_norm) for b in of(facts, Batch)]
+    epochs = [(e.epoch, e.loss, e.accuracy, e.validation_loss, e.validation_accuracy) for e in of(facts, Epoch)]
+    return batches + epochs + [(s.epoch, s.text) for s in of(facts, Sample)]
+
+
+def resumed(job: Assignment, checkpoint: Path, folder: Path) -> Assignment:
+    return job.model_copy(update={"resume_from": checkpoint, "output_dir": folder})
+
+
+@pytest.mark.parametrize("rows", [texts(20), ragged_rows(20)], ids=["text", "token ids"])
+def test_resumed_from_any_checkpoint_the_run_ends_in_the_same_bits(tmp_path: Path, rows: list[Any]) -> None:
+    spec = SPEC if isinstance(rows[0], str) else SPEC | {"samples": {}}
+    job = assignment(tmp_path, rows, **spec)
+    facts = run(job)
+    checkpoints = of(facts, Checkpoint)
+    assert [c.step for c in checkpoints] == [1, 2, 3, 4, 5, 6]
+    for checkpoint in checkpoints[:-1]:
+        later = run(resumed(job, checkpoint.path, tmp_path / f"from-{checkpoint.step}"))
+        assert fingerprint(last_checkpoint(later)) == fingerprint(checkpoints[-1].path), checkpoint.step
+        rest = facts[facts.index(checkpoint) + 1 :]
+        assert told(later) == told(rest), "nothing is told twice, nothing is left out, nothing differs"
+
+
+def test_stopped_anywhere_and_resumed_again_and_again(tmp_path: Path) -> None:
+    job = assignment(tmp_path, texts(20), **SPEC | {"checkpoints": {"every_epochs": 3}})
+    whole = run(job)
+    parts, checkpoint = run(job.model_copy(update={"output_dir": tmp_path / "part"}), stop_after=1), None
+    while isinstance(parts[-1], Stopped):
+        checkpoint = last_checkpoint(parts)
+        parts += run(resumed(job, checkpoint, tmp_path / "part"), stop_after=parts[-1].step + 1)
+    assert [c.step for c in of(parts, Checkpoint)] == [1, 2, 3, 4, 5, 6]
+    assert sorted(told(parts), key=str) == sorted(told(whole), key=str)
+    assert fingerprint(last_checkpoint(parts)) == fingerprint(last_checkpoint(whole))
+
+
+def test_llama_with_a_learnt_tokenizer_resumes_exactly(tmp_path: Path) -> None:
+    spec = SPEC | {"model": {"config": LLAMA}, "tokenizer": {"train": {"vocab_size": 300}}}
+    job = assignment(tmp_path, texts(20), **spec)
+    facts = run(job)
+    third = of(facts, Checkpoint)[2]
+    later = run(resumed(job, third.path, tmp_path / "later"))
+    assert fingerprint(last_checkpoint(later)) == fingerprint(last_checkpoint(facts))
+
+
+def test_what_the_search_for_memory_learnt_is_kept(tmp_path: Path) -> None:
+    job = assignment(tmp_path, texts(20), **SPEC)
+    stopped = last_checkpoint(run(job, stop_after=1))
+    state = stopped / "state" / "run_state.json"
+    state.write_text(state.read_text().replace('"fitting_positions": null', '"fitting_positions": 99'))
+    later = last_checkpoint(run(resumed(job, stopped, tmp_path / "later"), stop_after=2))
+    assert '"fitting_positions": 99' in (later / "state" / "run_state.json").read_text()
+
+
+def test_a_finished_run_is_finished_at_once(tmp_path: Path) -> None:
+    job = assignment(tmp_path, ragged_rows(4), training={"epochs": 1})
+    checkpoint = last_checkpoint(run(job))
+    assert run(resumed(job, checkpoint, tmp_path / "later")) == [Finished(step=1)]
+
+
+@pytest.mark.parametrize("change", ["rows", "learning_rate"])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, change: str) -> None:
+    training = {"batch_size": 2, "epochs": 2}
+    checkpoint = last_checkpoint(run(assignment(tmp_path, ragged_rows(8), training=training), stop_after=1))
+    if change == "rows":
+        other = assignment(tmp_path / "other", ragged_rows(8, seed=5), training=training)
+    else:
+        other = assignment(tmp_path / "other", ragged_rows(8), training=training | {"learning_rate": 0.5})
+    with pytest.raises(DataError, match="of another run"):
+        run(resumed(other, checkpoint, tmp_path / "later"))

@@ -1,0 +1,100 @@
+"""Checkpoints on disk: a folder that is there whole or not at all, without a byte that could run.
+
+step-00000215/
+  model/    weights, config and tokenizer, as `from_pretrained` reads them
+  state/    what only a resume needs: optimizer.safetensors, run_state.json
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from worker.training.build import Learner
+from worker.training.errors import Diverged
+from worker.training.run_state import RunState
+
+
+def save(output_dir: Path, learner: Learner, tokenizer: PreTrainedTokenizerFast | None, state: RunState) -> Path:
+    """Write a checkpoint and return its folder, durable under its final name.
+
+    Raises Diverged, and writes nothing, where a weight is not finite. Whatever else goes wrong, nothing half-written
+    stays behind.
+    """
+    if not _all_finite(learner):
+        raise Diverged(
+            f"After step {state.step} the weights hold a value that is not finite; no checkpoint was written of them.",
+            "Lower training.learning_rate, or give it a longer warmup; the last checkpoint is still good.",
+        )
+    folder = output_dir / f"step-{state.step:08d}"
+    unfinished = output_dir / f".{folder.name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        (unfinished / "state").mkdir(parents=True)
+        learner.model.save_pretrained(unfinished / "model")
+        if tokenizer is not None:
+            tokenizer.save_pretrained(unfinished / "model")
+        save_file(_optimizer_tensors(learner), unfinished / "state" / "optimizer.safetensors")
+        (unfinished / "state" / "run_state.json").write_text(state.model_dump_json(indent=2), encoding="utf-8")
+        _make_durable(unfinished)
+        # Only a run repeated by hand meets its own former step here.
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+        _sync(output_dir)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return folder
+
+
+def read_state(checkpoint: Path) -> RunState:
+    """Read what the run remembered at a checkpoint."""
+    return RunState.model_validate_json((checkpoint / "state" / "run_state.json").read_bytes())
+
+
+def restore_optimizer(checkpoint: Path, learner: Learner) -> None:
+    """Give the optimizer the state it had at a checkpoint."""
+    names = {parameter: name for name, parameter in learner.model.named_parameters()}
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in load_file(checkpoint / "state" / "optimizer.safetensors").items():
+        kind, name = key.split("/", 1)
+        states.setdefault(name, {})[kind] = tensor
+    ordered = [parameter for group in learner.optimizer.param_groups for parameter in group["params"]]
+    learner.optimizer.load_state_dict(
+        {
+            "state": {i: states[names[p]] for i, p in enumerate(ordered) if names[p] in states},
+            "param_groups": learner.optimizer.state_dict()["param_groups"],
+        }
+    )
+
+
+def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
+    """Name AdamW's tensors after their parameters, e.g. `exp_avg/transformer.wte.weight`."""
+    return {
+        f"{kind}/{name}": tensor
+        for name, parameter in learner.model.named_parameters()
+        for kind, tensor in learner.optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _all_finite(learner: Learner) -> bool:
+    return bool(torch.stack([torch.isfinite(p).all() for p in learner.model.parameters()]).all())
+
+
+def _make_durable(folder: Path) -> None:
+    """Bring a folder's every byte and name to the disk, readable by other users (safetensors writes mode 0600)."""
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,156 @@
+"""The data of a run: which tokenizer reads it, what is held out, and the sequences that come of it."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from core.dataset_files import Report, inspect, read_rows
+from core.job_spec import TokenizerTraining, TrainedTokenizer, ValidationDataset, ValidationFraction
+from worker.training import tokenizer
+from worker.training.assignment import Assignment
+from worker.training.batches import IntArray
+from worker.training.dataset import Sequences, Tokens, check_vocabulary, cut, hold_out, tokenize
+from worker.training.errors import DataError
+from worker.training.facts import Preparing
+
+# Below this many rows a validation loss says more about the rows than about the model.
+_FEW_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a run trains on. `rows` are those trained on, `warnings` what the user should know of them."""
+
+    tokenizer: PreTrainedTokenizerFast | None
+    vocab_size: int
+    training: Sequences
+    validation: Sequences | None
+    rows: int
+    validation_rows: int
+    skipped_rows: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def gather(assignment: Assignment, *, vocab_size: int | None) -> Generator[Preparing, None, Corpus]:
+    """Read the datasets. `vocab_size` is that of the model where there is one already; else it follows from the data.
+
+    Raises DataError or InvalidInput where the data, or what the spec asks of it, cannot be trained on.
+    """
+    spec, warnings = assignment.spec, list[str]()
+    report = inspect(assignment.dataset)
+    words = yield from _tokenizer(assignment, report, warnings)
+    if spec.samples.prompts and words is None:
+        raise DataError(
+            "samples.prompts need a tokenizer, and a dataset of token ids has none.",
+            "Leave samples.prompts empty, or give rows of text.",
+        )
+    tokens = yield from tokenize(assignment.dataset, words, total=report.rows)
+    held_out = yield from _validation_tokens(assignment, words)
+    both = [tokens, held_out] if held_out else [tokens]
+    if vocab_size is None:
+        vocab_size = len(words) if words else 1 + max(max(part.ids.max(), part.labels.max()) for part in both)
+    for part, what in zip(both, ("dataset", "validation dataset"), strict=False):
+        check_vocabulary(part, vocab_size=int(vocab_size), what=what)
+    rows, validation_rows = _split(assignment, tokens, held_out, warnings)
+    return Corpus(
+        tokenizer=words,
+        vocab_size=int(vocab_size),
+        training=_training_sequences(assignment, tokens, rows, warnings),
+        validation=_validation_sequences(assignment, held_out or tokens, validation_rows, warnings),
+        rows=len(rows),
+        validation_rows=len(validation_rows),
+        skipped_rows=report.skipped_rows,
+        warnings=warnings,
+    )
+
+
+def _tokenizer(
+    assignment: Assignment, report: Report, warnings: list[str]
+) -> Generator[Preparing, None, PreTrainedTokenizerFast | None]:
+    """Load, make or learn the tokenizer that the spec asks for; None for rows of token ids without one."""
+    wanted, max_length = assignment.spec.tokenizer, assignment.spec.sequence.max_length
+    if assignment.base_model is not None and wanted is not None:
+        raise DataError(
+            "The model comes from a checkpoint and brings its tokenizer: another one would not fit its vocabulary.",
+            "Leave tokenizer out of the spec.",
+        )
+    if assignment.resume_from is not None:
+        return tokenizer.load(assignment.resume_from / "model")
+    if assignment.base_model is not None:
+        return tokenizer.load(assignment.base_model)
+    if wanted == "bytes":
+        return tokenizer.for_transformers(tokenizer.of_bytes(), max_length=max_length)
+    if "input_ids" in report.columns:
+        if wanted is not None:
+            raise DataError(
+                "A tokenizer cannot be trained on a dataset of token ids.",
+                "Leave tokenizer out of the spec, or give rows of text.",
+            )
+        return None
+    asked = (wanted.train if isinstance(wanted, TrainedTokenizer) else TokenizerTraining()).vocab_size
+    texts = (row.text or "" for row in read_rows(assignment.dataset))
+    learnt = yield from tokenizer.learn(texts, rows=report.rows, vocab_size=asked)
+    if learnt.get_vocab_size() < asked:
+        warnings.append(
+            f"The tokenizer has {learnt.get_vocab_size()} tokens instead of {asked}: the dataset holds no more."
+        )
+    return tokenizer.for_transformers(learnt, max_length=max_length)
+
+
+def _validation_tokens(
+    assignment: Assignment, words: PreTrainedTokenizerFast | None
+) -> Generator[Preparing, None, Tokens | None]:
+    """Read the validation dataset; None where the spec names none."""
+    if not isinstance(assignment.spec.validation, ValidationDataset):
+        return None
+    if assignment.validation_dataset is None:
+        raise DataError("The spec names a validation dataset, but none was handed over.", "Hand its path over.")
+    report = inspect(assignment.validation_dataset)
+    return (yield from tokenize(assignment.validation_dataset, words, total=report.rows))
+
+
+def _split(
+    assignment: Assignment, tokens: Tokens, held_out: Tokens | None, warnings: list[str]
+) -> tuple[IntArray, IntArray]:
+    """Return the rows to train on, and those (of the validation dataset, or of the dataset itself) to validate on."""
+    validation, everything = assignment.spec.validation, np.arange(tokens.rows)
+    if held_out is not None:
+        return everything, np.arange(held_out.rows)
+    if not isinstance(validation, ValidationFraction):
+        return everything, everything[:0]
+    if tokens.rows == 1:
+        warnings.append("The dataset has a single row: nothing is held out, so there is no validation loss.")
+    rows = hold_out(tokens.rows, fraction=validation.fraction, seed=assignment.spec.training.seed)
+    if 0 < len(rows[1]) < _FEW_ROWS:
+        warnings.append(f"Rows held out for validation: {len(rows[1])}. The validation loss will be rough.")
+    return rows
+
+
+def _training_sequences(assignment: Assignment, tokens: Tokens, rows: IntArray, warnings: list[str]) -> Sequences:
+    minimum = assignment.spec.sequence.min_length
+    sequences = cut(tokens, rows, assignment.spec.sequence)
+    if not len(sequences):
+        raise DataError(
+            f"No row can be trained on: {sequences.dropped} sequences are shorter than {minimum} tokens, "
+            f"and in {sequences.silent} every label is ignored.",
+            "Give longer rows, lower sequence.min_length, or give labels that are not all -100.",
+        )
+    if sequences.dropped:
+        warnings.append(f"Sequences left out because they are shorter than {minimum} tokens: {sequences.dropped}.")
+    if sequences.silent:
+        warnings.append(f"Sequences left out because every label in them is ignored: {sequences.silent}.")
+    return sequences
+
+
+def _validation_sequences(
+    assignment: Assignment, tokens: Tokens, rows: IntArray, warnings: list[str]
+) -> Sequences | None:
+    if not len(rows):
+        return None
+    sequences = cut(tokens, rows, assignment.spec.sequence)
+    if not len(sequences):
+        warnings.append("No row held out for validation carries a loss, so there is no validation loss.")
+        return None
+    return sequences

@@ -1,0 +1,79 @@
+"""What ends a run, in the trainer's own terms, and how any exception becomes the `failed` fact.
+
+TrainingError
+├── DataError         the data, or what the spec asks of it, cannot be trained on
+├── DoesNotFit        one single row does not fit into memory
+└── Diverged          the weights left, or would have left, the finite numbers
+"""
+
+import errno
+from typing import ClassVar, Literal
+
+import torch
+
+from core.errors import InvalidInput
+from worker.training.facts import Failed
+
+Code = Literal["out_of_memory", "diverged", "data", "disk_full", "internal"]
+
+MEMORY_HINT = (
+    "Lower training.batch_size (raise gradient_accumulation_steps to keep the window), sequence.max_length "
+    "or the size of the model."
+)
+DISK_HINT = "Free space where the checkpoints are written, or lower checkpoints.keep; then submit the job again."
+
+
+class TrainingError(Exception):
+    """The run cannot go on, and would fail again; `hint` says what the user can do about it."""
+
+    code: ClassVar[Code] = "internal"
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class DataError(TrainingError):
+    """The data, or what the spec asks of it, cannot be trained on."""
+
+    code = "data"
+
+
+class DoesNotFit(TrainingError):
+    """One single row does not fit into memory."""
+
+    code = "out_of_memory"
+
+
+class Diverged(TrainingError):
+    """The weights left, or would have left, the finite numbers."""
+
+    code = "diverged"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether the allocator said no. The CPU's says so in a RuntimeError, by its text alone."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    # safetensors reports the system's error as text in an exception of its own.
+    return getattr(error, "errno", None) == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error)
+
+
+def as_failed(error: BaseException) -> Failed:
+    """Return the fact that says why the run ended, for any exception."""
+    if isinstance(error, TrainingError):
+        return Failed(code=error.code, message=str(error), hint=error.hint)
+    if isinstance(error, InvalidInput):
+        return Failed(code="data", message=error.detail, hint="Correct the dataset, upload it and submit a new job.")
+    if is_out_of_memory(error):
+        return Failed(code="out_of_memory", message=f"Out of memory: {_first_line(error)}", hint=MEMORY_HINT)
+    if _is_disk_full(error):
+        return Failed(code="disk_full", message=f"The disk is full: {_first_line(error)}", hint=DISK_HINT)
+    message = f"{type(error).__name__}: {_first_line(error)}"
+    return Failed(code="internal", message=message, hint="This is a defect of epochd: see the worker's log.")
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "")[:500]

@@ -1,0 +1,169 @@
+"""The training page: a run from its assignment to its end, told as facts.
+
+`train` never calls upward: `list(train(assignment, lambda: False))` trains, and is its test.
+"""
+
+import math
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
+
+from worker.training import checkpoints, evaluation, sampling
+from worker.training.assignment import Assignment
+from worker.training.batches import Window, windows_after
+from worker.training.facts import Checkpoint, Epoch, Fact, Finished, Sample, Stopped
+from worker.training.learning_rate import learning_rate
+from worker.training.preparation import Run, prepare
+from worker.training.run_state import EpochSums
+from worker.training.telling import Telling
+from worker.training.update import Outcome, update
+
+R = TypeVar("R")
+
+
+def train(assignment: Assignment, should_stop: Callable[[], bool]) -> Iterator[Fact]:
+    """Train, from the beginning or from `assignment.resume_from`, and yield what happens.
+
+    A resumed run goes on bit for bit as if it had never stopped. `should_stop` is asked between updates. Raises
+    TrainingError where the run cannot go on, InvalidInput for data that cannot be read, OSError for a full disk.
+    """
+    saved_step = 0
+    if assignment.resume_from is not None:
+        resumed = checkpoints.read_state(assignment.resume_from)
+        saved_step = resumed.step
+        if resumed.finished:
+            yield Finished(step=resumed.step)
+            return
+
+    run = yield from _unless_stopped(prepare(assignment), should_stop)
+    if run is None:
+        yield Stopped(step=saved_step)
+        return
+
+    telling = Telling(run)
+    for window in _windows_to_do(run):
+        rate = _learning_rate(run, window)
+        yield from telling.tell(window, _update(run, window, rate), rate)
+        stopping = should_stop() and window.step < run.plan.steps
+        if window.ends_epoch or stopping or _checkpoint_is_due(run, window):
+            yield from telling.rest()
+            yield from _pause(run, window, stopping)
+            telling.restart_clock()
+        if stopping:
+            yield Stopped(step=window.step)
+            return
+    yield Finished(step=run.state.step)
+
+
+def _unless_stopped(
+    facts: Generator[Fact, None, R], should_stop: Callable[[], bool]
+) -> Generator[Fact, None, R | None]:
+    """Pass facts on and return what comes of them, or None where a stop order comes first."""
+    while not should_stop():
+        try:
+            fact = next(facts)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        yield fact
+    return None
+
+
+def _windows_to_do(run: Run) -> Iterator[Window]:
+    training = run.spec.training
+    return windows_after(
+        run.state.step,
+        run.training.lengths,
+        batch_size=training.batch_size,
+        accumulation=training.gradient_accumulation_steps,
+        epochs=training.epochs,
+        seed=training.seed,
+    )
+
+
+def _learning_rate(run: Run, window: Window) -> float:
+    training, steps = run.spec.training, run.plan.steps
+    return learning_rate(
+        window.step - 1,
+        total=steps,
+        warmup=training.warmup(steps),
+        scheduler=training.lr_scheduler,
+        base=training.learning_rate,
+    )
+
+
+def _update(run: Run, window: Window, rate: float) -> Outcome:
+    """Do a window's work. It is a step even where its numbers turn out not to be finite: the schedule goes on."""
+    outcome = update(
+        run.learner,
+        run.training,
+        window.batches,
+        learning_rate=rate,
+        max_grad_norm=run.spec.training.max_grad_norm,
+        budget=run.budget,
+        dropout=(run.spec.training.seed, window.step),
+    )
+    run.state.step = window.step
+    return outcome
+
+
+def _pause(run: Run, window: Window, stopping: bool) -> Iterator[Fact]:
+    """Do what is due between two updates: close the epoch, then save, so that no resume tells an epoch twice."""
+    if window.ends_epoch:
+        closed = _close_epoch(run, window)
+        yield closed
+        yield from _samples(run, window)
+        loss, accuracy, validation_loss = closed.loss, closed.accuracy, closed.validation_loss
+    else:
+        loss, accuracy, validation_loss = run.state.sums.mean_loss, run.state.sums.accuracy, None
+    if stopping or _checkpoint_is_due(run, window):
+        run.state.fitting_positions = run.budget.positions
+        yield Checkpoint(
+            epoch=window.epoch,
+            step=window.step,
+            path=checkpoints.save(run.output_dir, run.learner, run.tokenizer, run.state),
+            loss=loss,
+            accuracy=accuracy,
+            validation_loss=validation_loss,
+        )
+
+
+def _checkpoint_is_due(run: Run, window: Window) -> bool:
+    wanted = run.spec.checkpoints
+    if window.step == run.plan.steps:
+        return True
+    if window.ends_epoch and window.epoch % wanted.every_epochs == 0:
+        return True
+    return wanted.every_steps is not None and window.step % wanted.every_steps == 0
+
+
+def _close_epoch(run: Run, window: Window) -> Epoch:
+    """Evaluate, and start the sums of the next epoch."""
+    sums = run.state.sums
+    validation_loss = validation_accuracy = None
+    if run.validation is not None:
+        validation_loss, validation_accuracy = evaluation.evaluate(
+            run.learner, run.validation, batch_size=run.spec.training.batch_size, budget=run.budget
+        )
+    run.state.sums = EpochSums()
+    return Epoch(
+        epoch=window.epoch,
+        step=window.step,
+        loss=sums.mean_loss,
+        accuracy=sums.accuracy,
+        validation_loss=validation_loss,
+        validation_accuracy=validation_accuracy,
+        perplexity=_perplexity(sums.mean_loss if validation_loss is None else validation_loss),
+        seconds=sums.seconds,
+    )
+
+
+def _perplexity(loss: float | None) -> float | None:
+    # Past 700 the exponential is beyond a float; no model that learns comes near.
+    return math.exp(loss) if loss is not None and loss < 700 else None
+
+
+def _samples(run: Run, window: Window) -> Iterator[Sample]:
+    if run.tokenizer is not None:
+        seed = run.spec.training.seed
+        for prompt, text in sampling.write(run.learner, run.tokenizer, run.spec.samples, seed=seed, epoch=window.epoch):
+            yield Sample(epoch=window.epoch, prompt=prompt, text=text)

@@ -1,0 +1,51 @@
+"""What the model makes of a prompt."""
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from core.job_spec import Samples
+from worker.training.build import Learner
+from worker.training.randomness import reseed
+
+
+def write(
+    learner: Learner, tokenizer: PreTrainedTokenizerFast, samples: Samples, *, seed: int, epoch: int
+) -> list[tuple[str, str]]:
+    """Return each prompt with its continuation, which follows from (seed, epoch). Leaves the model in training mode.
+
+    Of a prompt too long for the model's positions the tail is used; an empty one starts at the beginning of a text.
+    """
+    learner.model.train(mode=False)
+    texts = [
+        _continue(learner, tokenizer, prompt, samples, (seed, epoch, number))
+        for number, prompt in enumerate(samples.prompts)
+    ]
+    learner.model.train()
+    return list(zip(samples.prompts, texts, strict=True))
+
+
+def _continue(
+    learner: Learner,
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: str,
+    samples: Samples,
+    place: tuple[int, int, int],
+) -> str:
+    positions = learner.model.config.max_position_embeddings
+    new_tokens = min(samples.max_new_tokens, positions - 1)
+    ids = tokenizer.encode(prompt, add_special_tokens=False)[-(positions - new_tokens) :] or [tokenizer.bos_token_id]
+    inputs = torch.tensor([ids], device=learner.device)
+    seed, *rest = place
+    reseed(seed, "sample", *rest)
+    with torch.no_grad():
+        output = learner.model.generate(  # type: ignore[operator]
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            do_sample=True,
+            temperature=samples.temperature,
+            max_new_tokens=new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    text = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
+    # A model of bytes may write NUL, which PostgreSQL cannot store in text.
+    return str(text).replace("\x00", "\ufffd")

@@ -1,0 +1,155 @@
+"""One update from one window of batches, whatever happens on the way: out of memory, or numbers that are no numbers."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from worker.training.batches import IntArray
+from worker.training.build import Learner
+from worker.training.dataset import Sequences
+from worker.training.errors import DoesNotFit, is_out_of_memory
+from worker.training.randomness import reseed
+
+
+@dataclass
+class MemoryBudget:
+    """What the search for a size that fits has learnt: at most `positions` (rows x length) at once; None: no limit."""
+
+    positions: int | None = None
+
+    def pieces(self, sequences: Sequences, rows: IntArray) -> list[IntArray]:
+        """Cut a batch into pieces that fit, as equal as can be."""
+        if self.positions is None:
+            return [rows]
+        fitting = max(1, self.positions // _longest(sequences, rows))
+        return np.array_split(rows, -(-len(rows) // fitting))
+
+    def halve(self, sequences: Sequences, rows: IntArray) -> None:
+        """Learn that a piece did not fit. Raises DoesNotFit where it was a single row."""
+        longest = _longest(sequences, rows)
+        if len(rows) == 1:
+            raise DoesNotFit(
+                f"A single row of {longest + 1} tokens does not fit into memory.",
+                "Lower sequence.max_length or the size of the model, or train on a device with more memory.",
+            )
+        self.positions = -(-len(rows) // 2) * longest
+
+
+def _longest(sequences: Sequences, rows: IntArray) -> int:
+    return int(sequences.lengths[rows].max()) - 1
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A window's numbers, read back: per batch the sum of token losses and the tokens predicted best; the gradient's
+    norm before clipping. `applied` is False where they were not finite and the window was discarded.
+    """
+
+    losses: list[float]
+    correct: list[int]
+    grad_norm: float
+    applied: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A window that was computed, its numbers still on the device. `splits` says how many positions were found to fit,
+    once for each time the window did not.
+    """
+
+    values: Tensor  # [2 x batches + 2]
+    splits: list[int]
+
+    def read(self) -> Numbers:
+        """Read the numbers back: this waits for the device."""
+        *per_batch, grad_norm, discarded = self.values.tolist()
+        batches = len(per_batch) // 2
+        return Numbers(
+            losses=per_batch[:batches],
+            correct=[int(count) for count in per_batch[batches:]],
+            grad_norm=grad_norm,
+            applied=not discarded,
+        )
+
+
+@dataclass
+class _Attempt:
+    """A window's gradients under way; `too_large` is the piece that did not fit, if one did not."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    correct: list[Tensor] = field(default_factory=list)
+    too_large: IntArray | None = None
+
+
+def update(
+    learner: Learner,
+    sequences: Sequences,
+    window: list[IntArray],
+    *,
+    learning_rate: float,
+    max_grad_norm: float,
+    budget: MemoryBudget,
+    dropout: tuple[int, int],
+) -> Outcome:
+    """Make one update of the weights. `dropout` is (seed, step): all that the window's dropout follows from.
+
+    The gradient is that of the mean loss over all tokens of the window, however it is cut into batches, and is clipped
+    once. Where it, or a loss, is not finite, weights and optimizer stay untouched to the last bit. Where memory runs
+    out, the whole window is done again in smaller pieces, with the same gradient; raises DoesNotFit where a single row
+    is too much.
+    """
+    splits = []
+    while True:
+        attempt = _gradients(learner, sequences, window, budget, dropout)
+        if attempt.too_large is None:
+            break
+        # Only here, where the exception and the tensors its traceback held are gone, can their memory be had back.
+        learner.optimizer.zero_grad(set_to_none=True)
+        budget.halve(sequences, attempt.too_large)
+        splits.append(budget.positions or 0)
+        if learner.device.type == "cuda":
+            torch.cuda.empty_cache()
+    norm = clip_grad_norm_(learner.model.parameters(), max_grad_norm)
+    values = torch.stack([*attempt.losses, *attempt.correct, norm]).float()
+    discarded = (~torch.isfinite(values).all()).float()
+    _apply(learner.optimizer, learning_rate, discarded)
+    return Outcome(values=torch.cat([values, discarded.unsqueeze(0)]), splits=splits)
+
+
+def _gradients(
+    learner: Learner, sequences: Sequences, window: list[IntArray], budget: MemoryBudget, dropout: tuple[int, int]
+) -> _Attempt:
+    """Add up the window's gradients, until a piece does not fit."""
+    attempt = _Attempt()
+    tokens = int(sum(sequences.loss_tokens[batch].sum() for batch in window))
+    seed, step = dropout
+    reseed(seed, "dropout", step)
+    for batch in window:
+        losses, correct = [], []
+        for piece in budget.pieces(sequences, batch):
+            try:
+                loss, hits = learner.token_loss(sequences, piece)
+                (loss / tokens).backward()  # type: ignore[no-untyped-call]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                attempt.too_large = piece
+                return attempt
+            losses.append(loss.detach())
+            correct.append(hits)
+        attempt.losses.append(torch.stack(losses).sum())
+        attempt.correct.append(torch.stack(correct).sum())
+    return attempt
+
+
+def _apply(optimizer: torch.optim.Optimizer, learning_rate: float, discarded: Tensor) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    # The fused kernel itself leaves everything as it was where this is 1 (it is how gradient scalers do it), so that
+    # nobody has to wait for the device to know.
+    optimizer.found_inf = discarded  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
