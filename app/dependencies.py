@@ -1,0 +1,159 @@
+"""What a route can ask for by name: who calls, and what serves the call."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Query
+from pydantic import AfterValidator
+from starlette.requests import HTTPConnection
+
+from app.errors import Forbidden, Unauthenticated
+from app.live import Feeds
+from app.resources import Resources
+from core import events, jobs, keys
+from core.errors import NotFound
+from core.events import START, Cursor, Event
+from core.job_spec import Text
+from core.keys import Caller
+from core.settings import Settings
+from core.store import Store
+from core.unit_of_work import UnitOfWork
+
+# A key is far shorter; what is not even of its form need not be looked up.
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+_ID = re.compile(r"^[0-9A-Za-z_-]{1,64}$", re.ASCII)
+
+
+def _resources(connection: HTTPConnection) -> Resources:
+    resources: Resources = connection.app.state.resources
+    return resources
+
+
+TheResources = Annotated[Resources, Depends(_resources)]
+
+
+def _work(resources: TheResources) -> UnitOfWork:
+    return resources.work
+
+
+def _store(resources: TheResources) -> Store:
+    return resources.store
+
+
+def _feeds(resources: TheResources) -> Feeds:
+    return resources.feeds
+
+
+def _settings(resources: TheResources) -> Settings:
+    return resources.settings
+
+
+Work = Annotated[UnitOfWork, Depends(_work)]
+TheStore = Annotated[Store, Depends(_store)]
+TheFeeds = Annotated[Feeds, Depends(_feeds)]
+TheSettings = Annotated[Settings, Depends(_settings)]
+
+
+# Who calls -----------------------------------------------------------------------------------------------------------
+
+
+def _caller(connection: HTTPConnection, work: Work) -> Caller:
+    scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
+    presented = presented.strip()
+    if scheme.lower() != "bearer" or not _KEY.fullmatch(presented):
+        raise Unauthenticated("Send your key with every request, as `Authorization: Bearer epochd_…`.")
+    with work.reading() as session:
+        caller = keys.authenticate(session, presented)
+        recorded = caller is None or keys.used_lately(session, caller.key_id)
+    if caller is None:
+        raise Unauthenticated("This key is unknown, revoked or expired. `epochd keys create` makes a new one.")
+    if not recorded:
+        with work.begin() as session:
+            keys.record_use(session, caller.key_id)
+    return caller
+
+
+def _reader(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    return _with_scope(caller, "read")
+
+
+def _writer(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    return _with_scope(caller, "write")
+
+
+def _with_scope(caller: Caller, scope: str) -> Caller:
+    if scope not in caller.scopes:
+        raise Forbidden(f"This key has no {scope} scope. Use one that has it; `epochd keys list` shows the scopes.")
+    return caller
+
+
+Reader = Annotated[Caller, Depends(_reader)]
+Writer = Annotated[Caller, Depends(_writer)]
+
+
+# What is asked for ---------------------------------------------------------------------------------------------------
+
+
+def _job_id(text: str) -> str:
+    # Of another form than any id: the answer is that of an unknown one, without asking a database to compare NULs.
+    if not _ID.fullmatch(text):
+        raise NotFound("There is no job of that id. `GET /jobs` lists yours.")
+    return text
+
+
+def _dataset_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise NotFound("There is no dataset of that id. `GET /datasets` lists yours.")
+    return text
+
+
+JobId = Annotated[str, AfterValidator(_job_id)]
+DatasetId = Annotated[str, AfterValidator(_dataset_id)]
+Tag = Annotated[Text | None, Query(max_length=201, description="`key:value`")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(pattern=r"^[\x21-\x7e]{1,200}$", description="A retry under the same key returns the same job."),
+]
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """Which part of a list is asked for."""
+
+    limit: int
+    before: str | None
+
+
+def _paging(
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(pattern=_ID.pattern, description="`next_cursor` of a page")] = None,
+) -> PageRequest:
+    return PageRequest(limit, cursor)
+
+
+Paging = Annotated[PageRequest, Depends(_paging)]
+
+
+def _after(after: Annotated[str | None, Query(description="the id of the last event seen")] = None) -> Cursor:
+    return Cursor.parse(after) if after else START
+
+
+After = Annotated[Cursor, Depends(_after)]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A job of the caller's, and the newest event of its log when it was looked up."""
+
+    job_id: str
+    newest: Event | None
+
+
+def _watched(caller: Reader, work: Work, job_id: JobId) -> Watched:
+    with work.reading() as session:
+        jobs.get(session, caller.owner_id, job_id)
+        return Watched(job_id, events.newest(session, job_id))
+
+
+WatchedJob = Annotated[Watched, Depends(_watched)]

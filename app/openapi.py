@@ -1,0 +1,57 @@
+"""What the OpenAPI document says beyond what the routes' signatures do: errors, keys, and bodies read by hand."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.schemas import Problem
+from core.job_spec import JobSpec
+
+_REFERENCE = "#/components/schemas/{model}"
+_MEANINGS = {
+    400: "The Host header names another server.",
+    401: "No key, or one that is unknown, revoked or expired.",
+    403: "The key lacks the scope.",
+    404: "No such thing, or another owner's.",
+    409: "Not possible in the present state.",
+    413: "The body is over this server's limit.",
+    415: "The body is not JSON.",
+    416: "The range lies outside.",
+    422: "The request cannot be used; `errors` says where and why.",
+    507: "The server's disk is full.",
+    503: "The database, or another part, does not answer at the moment.",
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the error answers of a route, besides those that every route with a key has."""
+    content = {"application/problem+json": {"schema": {"$ref": _REFERENCE.format(model="Problem")}}}
+    return {
+        status: {"description": _MEANINGS[status], "content": content}
+        for status in sorted({400, 401, 403, 422, 503, *statuses})
+    }
+
+
+def json_request(model: str) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that reads a JSON body by hand."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref(model)}}}}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, made once."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        components = made.setdefault("components", {})
+        schemas = components.setdefault("schemas", {})
+        for model in (Problem, JobSpec):
+            schema = model.model_json_schema(ref_template=_REFERENCE)
+            schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        made["security"] = [{"key": []}]
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+def _ref(model: str) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=model)}

@@ -1,0 +1,53 @@
+"""A job's curves: in buckets for a plot, or every batch as CSV."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+from starlette.responses import StreamingResponse
+
+from app.dependencies import JobId, Reader, Work
+from app.openapi import problems
+from app.schemas import Curves
+from core import jobs, metrics
+from core.unit_of_work import UnitOfWork
+
+router = APIRouter(tags=["watching"])
+
+# A page is read in one go, so that no transaction is open while a slow client takes its time.
+_PAGE_BATCHES = 5000
+
+
+@router.get(
+    "/jobs/{job_id}/metrics",
+    operation_id="get_metrics",
+    summary="Read a job's curves: at most `points` of each, or all of them as CSV",
+    response_model=Curves,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, **problems(404)},
+)
+def read(
+    caller: Reader,
+    work: Work,
+    job_id: JobId,
+    points: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    format: Literal["json", "csv"] = "json",
+) -> Response | Curves:
+    """Return curves without the steps that were run again after a resume."""
+    with work.reading() as session:
+        jobs.get(session, caller.owner_id, job_id)
+        if format == "json":
+            return Curves.model_validate(metrics.curves(session, job_id, points))
+    headers = {"Content-Disposition": f'attachment; filename="{job_id}.csv"'}
+    return StreamingResponse(_csv(work, job_id), media_type="text/csv", headers=headers)
+
+
+def _csv(work: UnitOfWork, job_id: str) -> Iterator[str]:
+    yield ",".join(metrics.COLUMNS) + "\n"
+    after = 0
+    while True:
+        with work.reading() as session:
+            page = list(metrics.batches(session, job_id, after=after, limit=_PAGE_BATCHES))
+        yield "".join(",".join("" if value is None else str(value) for value in point) + "\n" for point in page)
+        if len(page) < _PAGE_BATCHES:
+            return
+        after = page[-1].batch

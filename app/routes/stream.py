@@ -1,0 +1,86 @@
+"""A job's log over a WebSocket: what came after the cursor, then what happens, until the log ends."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect
+
+from app.dependencies import After, TheFeeds, WatchedJob
+from app.errors import Forbidden
+from app.live import Entry, Feed
+from core.events import Cursor
+
+router = APIRouter()
+
+# A send that takes longer has a watcher behind it that cannot keep up. The close frame that says so has to wait for
+# the same buffers, and gets its own time.
+SEND_SECONDS = 10.0
+CLOSE_SECONDS = 10.0
+_PAGE_EVENTS = 500
+# Clients commonly refuse messages over 1 MiB.
+_MESSAGE_CHARACTERS = 64 * 2**10
+_WAIT_SECONDS = 3600.0
+
+_END_OF_LOG, _GOING_AWAY, _TOO_SLOW = 1000, 1012, 1013
+
+
+def _own_page(socket: WebSocket) -> None:
+    # Browsers name the page that opens a socket, and do not ask the server first as they would for other requests.
+    origin = socket.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+        raise Forbidden("A page of another origin may not open this stream.")
+
+
+@router.websocket("/jobs/{job_id}/stream", dependencies=[Depends(_own_page)])
+async def stream(socket: WebSocket, watched: WatchedJob, feeds: TheFeeds, after: After) -> None:
+    """Send every event behind `after`, one JSON object per line, several to a message where they wait."""
+    await socket.accept()
+    async with feeds.watch(watched.job_id, watched.newest) as feed:
+        following = asyncio.create_task(_follow(socket, feed, after))
+        leaving = asyncio.create_task(_until_gone(socket))
+        await asyncio.wait((following, leaving), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not following.done():
+            following.cancel()
+            return
+    with suppress(WebSocketDisconnect, TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await socket.close(following.result())
+
+
+async def _follow(socket: WebSocket, feed: Feed, cursor: Cursor) -> int:
+    """Send until the log ends or nothing more can be sent, and return the code to close with."""
+    while True:
+        entries, done = await feed.after(cursor, limit=_PAGE_EVENTS, wait=_WAIT_SECONDS)
+        for message in _messages(entries):
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await socket.send_text(message)
+            except TimeoutError:
+                return _TOO_SLOW
+        if done:
+            return _END_OF_LOG
+        if feed.closed:
+            return _GOING_AWAY
+        cursor = entries[-1].cursor if entries else cursor
+
+
+async def _until_gone(socket: WebSocket) -> None:
+    """Return when the client has closed; what it says is of no interest."""
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def _messages(entries: Sequence[Entry]) -> Iterator[str]:
+    lines: list[str] = []
+    size = 0
+    for entry in entries:
+        if lines and size + len(entry.line) > _MESSAGE_CHARACTERS:
+            yield "\n".join(lines)
+            lines, size = [], 0
+        lines.append(entry.line)
+        size += len(entry.line) + 1
+    if lines:
+        yield "\n".join(lines)

@@ -1,0 +1,169 @@
+"""Nobody gets in without a key, and nobody sees what is another's."""
+
+from datetime import timedelta
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from sqlmodel import col, select
+from starlette.routing import BaseRoute
+from websockets.exceptions import InvalidStatus
+from websockets.http11 import Response
+from websockets.sync.client import connect
+
+from core import keys
+from core.models import Key, utc_now
+from tests.app.served import ON_SQLITE, Api
+
+OPEN = {"/healthz"}
+OWNED = [
+    ("GET", "/datasets/{dataset}"),
+    ("GET", "/jobs/{job}"),
+    ("POST", "/jobs/{job}/cancel"),
+    ("GET", "/jobs/{job}/events"),
+    ("GET", "/jobs/{job}/metrics"),
+    ("GET", "/jobs/{job}/metrics?format=csv"),
+    ("GET", "/jobs/{job}/checkpoints"),
+    ("GET", "/jobs/{job}/checkpoints/1/manifest"),
+    ("GET", "/jobs/{job}/checkpoints/1/archive"),
+    ("HEAD", "/jobs/{job}/checkpoints/latest/archive"),
+    ("GET", "/jobs/{job}/checkpoints/best/files/config.json"),
+]
+
+
+def every_route(api: Api) -> list[tuple[str, str]]:
+    """Return every method and path that is served."""
+
+    def routes(found: list[BaseRoute]) -> list[BaseRoute]:
+        flat: list[BaseRoute] = []
+        for route in found:
+            inner = getattr(route, "original_router", None)
+            flat += routes(inner.routes) if inner else [route]
+        return flat
+
+    http = [route for route in routes(api.app.routes) if isinstance(route, APIRoute)]
+    return [
+        (method, route.path.format(job_id="job_x", dataset_id="ds_x", epoch="1", name="config.json"))
+        for route in http
+        for method in route.methods or ()
+    ]
+
+
+def refusal(url: str, headers: dict[str, str]) -> Response:
+    """Return what a handshake was refused with."""
+    with pytest.raises(InvalidStatus) as refused, connect(url, additional_headers=headers, proxy=None):
+        pass
+    return refused.value.response
+
+
+@ON_SQLITE
+def test_every_route_needs_a_key(api: Api) -> None:
+    tried = every_route(api)
+    assert len(tried) > 15
+    stranger = httpx.Client(base_url=api.http.base_url, trust_env=False)
+    for method, path in tried:
+        for header in (None, "Bearer", "Bearer epochd_00000000_x", "Basic eDp5", f"bearer {api.key}x", api.key):
+            answer = stranger.request(method, path, headers={} if header is None else {"Authorization": header})
+            if path in OPEN:
+                assert answer.status_code == 200
+                continue
+            assert answer.status_code == 401, (method, path, header)
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["x-request-id"].startswith("req_")
+
+
+@ON_SQLITE
+def test_a_websocket_without_a_key_is_refused_at_the_handshake(api: Api) -> None:
+    job = api.job()
+    for headers in ({}, {"Authorization": "Bearer epochd_00000000_x"}):
+        assert (response := refusal(api.ws(job["links"]["stream"]), headers)).status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["x-request-id"].startswith("req_")
+        assert b'"status": 401' in (response.body or b"")
+
+
+def test_anothers_things_look_like_unknown_ones(api: Api) -> None:
+    worker = api.worker()
+    worker.checkpoint(api.store, {"config.json": b"{}"})
+    dataset = api.http.get(f"/jobs/{worker.job_id}").json()["spec"]["dataset"]
+    foreign = api.other_key("someone else")
+    for method, path in OWNED:
+        own = api.http.request(method, path.format(job=worker.job_id, dataset=dataset))
+        assert own.status_code == 200, (method, path)
+    ids = {"job": worker.job_id, "dataset": dataset}
+    unknown = {"job": "job_" + "0" * 26, "dataset": "ds_" + "0" * 26}
+    for method, path in OWNED:
+        theirs = api.http.request(method, path.format(**ids), headers=foreign)
+        none = api.http.request(method, path.format(**unknown), headers=foreign)
+        assert theirs.status_code == none.status_code == 404
+        as_unknown = theirs.text
+        for kind, id_ in ids.items():
+            as_unknown = as_unknown.replace(id_, unknown[kind])
+        assert as_unknown == none.text
+        assert set(theirs.headers) == set(none.headers)
+    assert refusal(api.ws(f"/jobs/{worker.job_id}/stream"), foreign).status_code == 404
+
+
+def test_another_sees_empty_lists_and_cannot_train_on_what_is_not_theirs(api: Api) -> None:
+    worker = api.worker(tags={"team": "docs"})
+    worker.checkpoint(api.store, {"config.json": b"{}"})
+    dataset = api.http.get("/datasets").json()["data"][0]["id"]
+    foreign = api.other_key("someone else")
+    for path in ("/datasets", "/jobs", "/jobs?tag=team:docs", "/jobs?status=running"):
+        assert api.http.get(path, headers=foreign).json() == {"data": [], "next_cursor": None}
+    refused = api.http.post("/jobs", json={"dataset": dataset}, headers=foreign)
+    assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["dataset"])
+    theirs = api.http.post("/datasets?filename=a.txt", content="text", headers=foreign).json()["id"]
+    base = {"dataset": theirs, "model": {"checkpoint": {"job": worker.job_id}}}
+    refused = api.http.post("/jobs", json=base, headers=foreign)
+    assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["model", "checkpoint"])
+
+
+@ON_SQLITE
+def test_a_key_does_what_its_scopes_say(api: Api) -> None:
+    job = api.job()
+    read, write = api.other_key("local", ["read"]), api.other_key("local", ["write"])
+    assert api.http.get(f"/jobs/{job['id']}", headers=read).status_code == 200
+    assert api.http.post(f"/jobs/{job['id']}/cancel", headers=read).status_code == 403
+    assert api.http.post("/datasets?filename=a.txt", content="text", headers=read).status_code == 403
+    assert api.http.get(f"/jobs/{job['id']}", headers=write).status_code == 403
+    assert api.http.post(f"/jobs/{job['id']}/cancel", headers=write).status_code == 200
+    assert refusal(api.ws(job["links"]["stream"]), write).status_code == 403
+
+
+def test_a_revoked_or_expired_key_is_none(api: Api) -> None:
+    with api.work.begin() as session:
+        expired = keys.create(session, "local", expires_at=utc_now() - timedelta(seconds=1))
+        revoked = keys.create(session, "local")
+        keys.revoke(session, revoked.split("_")[1])
+    for key in (expired, revoked):
+        assert api.http.get("/jobs", headers={"Authorization": f"Bearer {key}"}).status_code == 401
+
+
+def test_the_last_use_is_recorded_once_a_minute(api: Api) -> None:
+    def last_use() -> object:
+        with api.work.reading() as session:
+            return session.exec(select(Key.last_used_at).where(col(Key.prefix) == api.key.split("_")[1])).one()
+
+    assert last_use() is None
+    api.http.get("/jobs")
+    first = last_use()
+    assert first is not None
+    api.http.get("/jobs")
+    assert last_use() == first
+    with api.work.begin() as session:
+        key = session.exec(select(Key).where(col(Key.prefix) == api.key.split("_")[1])).one()
+        key.last_used_at = utc_now() - timedelta(seconds=61)
+    api.http.get("/jobs")
+    assert last_use() > first  # type: ignore[operator]
+
+
+@ON_SQLITE
+def test_the_log_never_holds_a_key(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    api.http.get("/jobs")
+    api.http.get("/jobs", headers={"Authorization": f"Bearer {api.key}x"})
+    assert "GET /jobs" in caplog.text
+    assert api.key.split("_", 2)[2] not in caplog.text

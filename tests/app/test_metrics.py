@@ -1,0 +1,45 @@
+"""Curves over HTTP."""
+
+import csv
+import io
+
+import pytest
+
+from app.routes import metrics
+from tests.app.served import Api
+
+
+def test_curves_come_whole_in_buckets_and_as_csv(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = api.worker()
+    worker.tell(25)
+    worker.event(
+        "epoch", epoch=1, step=13, loss=1.0, accuracy=0.1, validation_loss=2.0, validation_accuracy=0.3, seconds=1.0
+    )
+    base = f"/jobs/{worker.job_id}/metrics"
+    curves = api.http.get(base).json()
+    assert curves["batch"] == list(range(1, 26))
+    assert curves["loss"][:2] == [1.0, 0.5]
+    assert curves["validation"] == [{"epoch": 1, "step": 13, "loss": 2.0, "accuracy": 0.3}]
+    few = api.http.get(base, params={"points": 10}).json()
+    assert all(len(few[name]) == 9 for name in few if name != "validation")
+    assert (few["loss_min"][0], few["loss_max"][0]) == (1 / 3, 1.0)
+
+    for page in (5000, 10, 25):
+        monkeypatch.setattr(metrics, "_PAGE_BATCHES", page)
+        answer = api.http.get(base, params={"format": "csv"})
+        assert answer.headers["content-type"].startswith("text/csv")
+        rows = list(csv.DictReader(io.StringIO(answer.text)))
+        assert [int(row["batch"]) for row in rows] == list(range(1, 26))
+        assert [float(row["loss"]) for row in rows] == curves["loss"]
+        assert rows[0]["grad_norm"] == ""
+
+
+def test_a_batch_that_was_run_again_counts_once(api: Api) -> None:
+    worker = api.worker()
+    worker.tell(10)
+    worker.requeue_and_claim()
+    worker.batch = 5
+    worker.tell(3)
+    base = f"/jobs/{worker.job_id}/metrics"
+    assert api.http.get(base).json()["batch"] == list(range(1, 11))
+    assert len(api.http.get(base, params={"format": "csv"}).text.splitlines()) == 11
