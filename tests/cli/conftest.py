@@ -1,0 +1,66 @@
+"""Fixtures of the CLI's tests: a stack that they share, and one for each test that hurts it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.main import main
+from tests.stack import Stack
+
+Main = Callable[..., "Ended"]
+
+
+class Ended:
+    """How a command ended that ran in the test's own process."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running stack that tests may use and must leave as it is."""
+    shared = Stack(tmp_path_factory.mktemp("stack") / "data")
+    yield shared.ready()
+    shared.stop()
+
+
+@pytest.fixture
+def new_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Starts stacks that end with the test."""
+    started: list[Stack] = []
+
+    def start(data_dir: Path = tmp_path / "data", **environment: str) -> Stack:
+        started.append(Stack(data_dir, **environment))
+        return started[-1]
+
+    yield start
+    for stack in started:
+        stack.stop()
+
+
+@pytest.fixture
+def epochd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Main:
+    """Runs a command in this process, in a folder and with a data directory of the test's own."""
+    for name in list(os.environ):
+        if name.startswith("EPOCHD_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("EPOCHD_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr("sys.argv", ["epochd", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def on_stack(epochd: Main, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Main:
+    """The same, against the shared stack."""
+    monkeypatch.setenv("EPOCHD_DATA_DIR", str(stack.data_dir))
+    return epochd
