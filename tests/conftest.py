@@ -1,7 +1,7 @@
-"""Fixtures of all tests: a migrated database of each kind, and a Redis."""
+"""Fixtures of all tests: a migrated database of each kind, a Redis, and local stacks."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from core.store import Store, open_store
 from core.unit_of_work import UnitOfWork
 from tests.house import House
 from tests.services import PostgresServer, RedisServer, find_postgres, missing, redis_server
+from tests.stack import Stack
 
 
 @pytest.fixture(scope="session")
@@ -100,3 +101,25 @@ def store(settings: Settings) -> Store:
 def house(work: UnitOfWork) -> House:
     """An owner with a dataset, on each kind of database."""
     return House(work)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A running stack that tests may use and must leave as it is."""
+    shared = Stack(tmp_path_factory.mktemp("stack") / "data")
+    yield shared.ready()
+    shared.stop()
+
+
+@pytest.fixture
+def new_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Starts stacks that end with the test."""
+    started: list[Stack] = []
+
+    def start(data_dir: Path = tmp_path / "data", **environment: str) -> Stack:
+        started.append(Stack(data_dir, **environment))
+        return started[-1]
+
+    yield start
+    for stack in started:
+        stack.stop()

@@ -42,5 +42,5 @@ def test_every_link_leads_somewhere() -> None:
 
 
 def test_every_make_target_that_is_named_exists() -> None:
-    for target in set(re.findall(r"`?make (\w+)", README)):
+    for target in set(re.findall(r"(?:`|^    )make (\w+)", README, re.MULTILINE)):
         subprocess.run(["make", "--dry-run", "--silent", target], cwd=ROOT, check=True, capture_output=True)

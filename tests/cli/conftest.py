@@ -1,7 +1,7 @@
-"""Fixtures of the CLI's tests: a stack that they share, and one for each test that hurts it."""
+"""Fixtures of the CLI's tests: a command in this process, away from whatever this machine has."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,28 +17,6 @@ class Ended:
 
     def __init__(self, status: int, out: str, err: str) -> None:
         self.status, self.out, self.err = status, out, err
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A running stack that tests may use and must leave as it is."""
-    shared = Stack(tmp_path_factory.mktemp("stack") / "data")
-    yield shared.ready()
-    shared.stop()
-
-
-@pytest.fixture
-def new_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
-    """Starts stacks that end with the test."""
-    started: list[Stack] = []
-
-    def start(data_dir: Path = tmp_path / "data", **environment: str) -> Stack:
-        started.append(Stack(data_dir, **environment))
-        return started[-1]
-
-    yield start
-    for stack in started:
-        stack.stop()
 
 
 @pytest.fixture
