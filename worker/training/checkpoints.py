@@ -5,7 +5,6 @@ step-00000215/
   state/    what only a resume needs: optimizer.safetensors, run_state.json
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from core.store import sync
 from worker.training.build import Learner
 from worker.training.errors import Diverged
 from worker.training.run_state import RunState
@@ -44,7 +44,7 @@ def save(output_dir: Path, learner: Learner, tokenizer: PreTrainedTokenizerFast 
         # Only a run repeated by hand meets its own former step here.
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
-        _sync(output_dir)
+        sync(output_dir)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -89,12 +89,4 @@ def _make_durable(folder: Path) -> None:
     """Bring a folder's every byte and name to the disk, readable by other users (safetensors writes mode 0600)."""
     for path in [*folder.rglob("*"), folder]:
         path.chmod(0o755 if path.is_dir() else 0o644)
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

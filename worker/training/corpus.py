@@ -122,7 +122,8 @@ def _split(
         return everything, everything[:0]
     if tokens.rows == 1:
         warnings.append("The dataset has a single row: nothing is held out, so there is no validation loss.")
-    rows = hold_out(tokens.rows, fraction=validation.fraction, seed=assignment.spec.training.seed)
+    seed = assignment.spec.training.seed
+    rows = hold_out(tokens.rows, validation.held_out(tokens.rows), seed=seed)
     if 0 < len(rows[1]) < _FEW_ROWS:
         warnings.append(f"Rows held out for validation: {len(rows[1])}. The validation loss will be rough.")
     return rows

@@ -126,12 +126,8 @@ def check_vocabulary(tokens: Tokens, *, vocab_size: int, what: str) -> None:
             )
 
 
-def hold_out(rows: int, *, fraction: float, seed: int) -> tuple[IntArray, IntArray]:
-    """Split row numbers into those to train on and those to validate on, by the seed.
-
-    At least one row is held out, and at least one stays: of a single row nothing is held out.
-    """
-    count = min(max(1, round(fraction * rows)), rows - 1)
+def hold_out(rows: int, count: int, *, seed: int) -> tuple[IntArray, IntArray]:
+    """Split row numbers into those to train on and `count` to validate on, by the seed."""
     order = np.random.default_rng(derive(seed, "hold out")).permutation(rows)
     return np.sort(order[count:]), np.sort(order[:count])
 

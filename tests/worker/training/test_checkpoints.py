@@ -56,8 +56,8 @@ def test_there_is_no_pickle_in_it_and_everyone_may_read_it(tmp_path: Path) -> No
 
 def test_every_file_is_on_disk_before_the_folder_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready, synced = ready_run(tmp_path), list[Path]()
-    sync, rename = checkpoints._sync, Path.rename
-    monkeypatch.setattr(checkpoints, "_sync", lambda path: (synced.append(path), sync(path)))
+    sync, rename = checkpoints.sync, Path.rename
+    monkeypatch.setattr(checkpoints, "sync", lambda path: (synced.append(path), sync(path)))
     at_rename: dict[str, Any] = {}
 
     def renamed(self: Path, target: Path) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.job_spec import ValidationFraction
 from tests.worker.training.tiny import prepared, sequences, tokens, write_rows
 from worker.training import dataset, tokenizer
 from worker.training.dataset import check_vocabulary, hold_out, tokenize
@@ -86,7 +87,8 @@ def test_an_id_beyond_the_vocabulary_is_named_with_its_row(labels: list[list[int
     ("rows", "fraction", "held"), [(100, 0.05, 5), (10, 0.01, 1), (2, 0.5, 1), (3, 0.5, 2), (1, 0.5, 0)]
 )
 def test_hold_out_keeps_rows_on_both_sides(rows: int, fraction: float, held: int) -> None:
-    kept, out = hold_out(rows, fraction=fraction, seed=1)
+    count = ValidationFraction(fraction=fraction).held_out(rows)
+    kept, out = hold_out(rows, count, seed=1)
     assert len(out) == held
     assert sorted([*kept, *out]) == list(range(rows))
-    assert np.array_equal(out, hold_out(rows, fraction=fraction, seed=1)[1])
+    assert np.array_equal(out, hold_out(rows, count, seed=1)[1])
