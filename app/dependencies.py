@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Query
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.requests import HTTPConnection
 
 from app.errors import Forbidden, Unauthenticated
@@ -15,6 +15,7 @@ from core import events, jobs, keys
 from core.errors import NotFound
 from core.events import START, Cursor, Event
 from core.job_spec import Text
+from core.job_states import JobStatus
 from core.keys import Caller
 from core.settings import Settings
 from core.store import Store
@@ -108,9 +109,22 @@ def _dataset_id(text: str) -> str:
     return text
 
 
+def _or_absent(text: object) -> object:
+    # `?status=&tag=` asks for nothing in particular.
+    return None if text == "" else text
+
+
+_OrAbsent = BeforeValidator(_or_absent)
+
 JobId = Annotated[str, AfterValidator(_job_id)]
 DatasetId = Annotated[str, AfterValidator(_dataset_id)]
-Tag = Annotated[Text | None, Query(max_length=201, description="`key:value`")]
+# The bounds stand inside the unions: of an absent value there is nothing to measure.
+_ShortText = Annotated[Text, Field(max_length=201)]
+_Limit = Annotated[int, Field(ge=1, le=200)]
+_ListCursor = Annotated[str, Field(pattern=_ID.pattern)]
+
+Status = Annotated[JobStatus | None, _OrAbsent, Query()]
+Tag = Annotated[_ShortText | None, _OrAbsent, Query(description="`key:value`")]
 IdempotencyKey = Annotated[
     str | None,
     Header(pattern=r"^[\x21-\x7e]{1,200}$", description="A retry under the same key returns the same job."),
@@ -126,10 +140,10 @@ class PageRequest:
 
 
 def _paging(
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(pattern=_ID.pattern, description="`next_cursor` of a page")] = None,
+    limit: Annotated[_Limit | None, _OrAbsent, Query()] = 50,
+    cursor: Annotated[_ListCursor | None, _OrAbsent, Query(description="`next_cursor` of a page")] = None,
 ) -> PageRequest:
-    return PageRequest(limit, cursor)
+    return PageRequest(limit or 50, cursor)
 
 
 Paging = Annotated[PageRequest, Depends(_paging)]

@@ -32,6 +32,7 @@ DATABASE_OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.Timeo
 
 # A body of nothing but faults must not be answered by one many times its size.
 _MAX_FAULTS = 50
+_MAX_CHARACTERS = 500
 
 
 class Unauthenticated(EpochdError):
@@ -82,8 +83,10 @@ def problem(status: int, detail: str, faults: Sequence[Fault] = (), headers: dic
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": int(status),
-        "detail": detail,
-        "errors": [{"loc": list(fault.loc), "msg": fault.msg} for fault in faults[:_MAX_FAULTS]],
+        "detail": detail[:_MAX_CHARACTERS],
+        "errors": [
+            {"loc": [_short(part) for part in fault.loc], "msg": _short(fault.msg)} for fault in faults[:_MAX_FAULTS]
+        ],
     }
     body = json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")
     return Response(body, status, headers, media_type="application/problem+json")
@@ -114,6 +117,10 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(OSError, _on_os_error)
     for outage in DATABASE_OUTAGES:
         app.add_exception_handler(outage, _on_database_outage)
+
+
+def _short(part: str | int) -> str | int:
+    return part[:_MAX_CHARACTERS] if isinstance(part, str) else part
 
 
 async def _on_epochd_error(_: HTTPConnection, error: Exception) -> Response:

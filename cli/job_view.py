@@ -6,6 +6,7 @@ from typing import Protocol
 
 from rich.console import Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
@@ -74,7 +75,8 @@ class LiveView:
             self._numbers.plain = f"preparing: {data['phase']} {data['done']:,}/{data['total']:,}"
         else:
             for line in lines(event, outline):
-                out.print(Text(safe(line), style=STYLES.get(event["type"], "")))
+                text = Text(safe(line.lstrip()), style=STYLES.get(event["type"], ""))
+                out.print(Padding(text, (0, 0, 0, len(line) - len(line.lstrip()))))
 
     def connection_lost(self, reason: str) -> None:
         """Say it in the place of the numbers: the next batch takes it away again."""

@@ -16,7 +16,7 @@ model = AutoModelForCausalLM.from_pretrained(folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 torch.manual_seed(0)
 inputs = tokenizer(prompt, return_tensors="pt")
-written = model.generate(**inputs, max_new_tokens=80, do_sample=True, temperature=0.7, top_k=40)
+written = model.generate(**inputs, max_new_tokens=80, do_sample=True, temperature=0.6, top_k=40)
 print(tokenizer.decode(written[0], skip_special_tokens=True))
 """
 

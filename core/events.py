@@ -87,8 +87,9 @@ def append(session: Session, job_id: str, events: Iterable[Event]) -> None:
 def read(session: Session, job_id: str, after: Cursor, limit: int) -> list[Event]:
     """Return up to `limit` events behind the cursor, oldest first."""
     place = sa.tuple_(col(EventRow.fence), col(EventRow.seq))
-    rows = session.exec(
-        select(EventRow)
+    # Columns, not entities: a replay reads the whole log, and the ORM's objects would take half of its time.
+    rows = session.execute(
+        select(*(getattr(EventRow, name) for name in EventRow.model_fields))
         .where(col(EventRow.job_id) == job_id, place > sa.tuple_(sa.literal(after.fence), sa.literal(after.seq)))
         .order_by(col(EventRow.fence), col(EventRow.seq))
         .limit(limit)
@@ -120,7 +121,7 @@ def _row(job_id: str, event: Event) -> dict[str, Any]:
     }
 
 
-def _event(row: EventRow) -> Event:
+def _event(row: EventRow | sa.Row[Any]) -> Event:
     if row.type == "batch":
         data = {name: getattr(row, name) for name in BATCH_COLUMNS}
         if row.tokens_per_second is None:

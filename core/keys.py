@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from core.errors import NotFound
@@ -97,17 +98,24 @@ def revoke(session: Session, prefix: str) -> Key:
 
 def ensure_first_key(work: UnitOfWork, key_file: Path) -> str | None:
     """Make the first key where there is none at all, leave it in `key_file` (mode 0600), and return it."""
-    with work.begin() as session:
-        if session.exec(select(Key.id).limit(1)).first() is not None:
-            return None
-        presented = create(session, FIRST_OWNER, ["read", "write", "admin"])
-        # Inside the transaction: a key that could not be left here was never made.
-        key_file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            os.fchmod(descriptor, 0o600)
-            stream.write(presented + "\n")
+    try:
+        with work.begin() as session:
+            if session.exec(select(Key.id).limit(1)).first() is not None:
+                return None
+            presented = create(session, FIRST_OWNER, ["read", "write", "admin"])
+            # Inside the transaction: a key that could not be left here was never made.
+            _leave(key_file, presented)
+    except IntegrityError:  # another process was making it at the same moment
+        return None
     return presented
+
+
+def _leave(key_file: Path, presented: str) -> None:
+    key_file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        os.fchmod(descriptor, 0o600)
+        stream.write(presented + "\n")
 
 
 def _hash(presented: str) -> str:

@@ -33,14 +33,15 @@ def batches(session: Session, job_id: str, *, after: int = 0, limit: int | None 
         select(sa.func.max(EventRow.fence).label("fence"), EventRow.batch)
         .where(EventRow.job_id == job_id, EventRow.type == "batch", col(EventRow.batch) > after)
         .group_by(col(EventRow.batch))
+        .order_by(col(EventRow.batch))
+        .limit(limit)
         .subquery()
     )
     query = (
         select(*(getattr(EventRow, name) for name in COLUMNS))
         .join(newest, sa.and_(col(EventRow.batch) == newest.c.batch, col(EventRow.fence) == newest.c.fence))
-        .where(EventRow.job_id == job_id, EventRow.type == "batch")
+        .where(EventRow.job_id == job_id, EventRow.type == "batch", col(EventRow.batch) > after)
         .order_by(col(EventRow.batch))
-        .limit(limit)
         .execution_options(yield_per=1000)
     )
     for row in session.execute(query):

@@ -29,16 +29,24 @@ class Settings(BaseSettings):
     max_parameters: int = 2_000_000_000
     max_sequence_length: int = 8192
 
+    # How long a worker that cannot be heard keeps its job.
     lease_seconds: float = 90.0
-    lease_renewal_seconds: float = 15.0
-    # A supervisor that could not renew for this long stops its trainer: well before its successor may start.
-    lease_surrender_seconds: float = 60.0
     # A trainer that says nothing for this long is taken for hung.
     stall_seconds: float = 1800.0
     # How long a trainer has to answer a stop request with a checkpoint.
     stop_grace_seconds: float = 10.0
     # Touched by a worker every few seconds while it sees its database: what a container's health check looks at.
     heartbeat_file: Path | None = None
+
+    @property
+    def lease_renewal_seconds(self) -> float:
+        """How often a supervisor renews its lease: it may fail a few times."""
+        return self.lease_seconds / 6
+
+    @property
+    def lease_surrender_seconds(self) -> float:
+        """A supervisor that could not renew for so long stops its trainer: well before its successor may start."""
+        return self.lease_seconds * 2 / 3
 
     @property
     def database(self) -> str:

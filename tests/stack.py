@@ -13,6 +13,7 @@ import httpx
 import psutil
 
 from cli.client import Client
+from cli.part import dying_with_parent
 from tests.services import wait_for
 
 # Generous: other tests may run on the same cores. Nothing waits longer than it must.
@@ -32,14 +33,20 @@ TINY_TEXT = "\n\n".join("the quick brown fox jumps over the lazy dog " * (1 + n 
 class Stack:
     """One `epochd up` on a data directory, on any free port."""
 
-    def __init__(self, data_dir: Path, **environment: str) -> None:
+    def __init__(self, data_dir: Path, cwd: Path | None = None) -> None:
         self.data_dir = data_dir
-        self.environment = clean_environment(data_dir) | environment
+        self.environment = clean_environment(data_dir)
         self._output = Path(tempfile.mkstemp(prefix="epochd-up-")[1])
         self._seen: dict[int, psutil.Process] = {}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "up"], env=self.environment, stdout=output, stderr=output
+                [sys.executable, "-m", "cli.main", "up"],
+                env=self.environment,
+                cwd=cwd,
+                stdout=output,
+                stderr=output,
+                # Should the tests be killed, it stops in good order.
+                preexec_fn=dying_with_parent(signal.SIGTERM),  # noqa: PLW1509
             )
 
     def ready(self) -> "Stack":
@@ -65,9 +72,9 @@ class Stack:
         """Return an HTTP client with its first key."""
         return Client(self.url, self.key)
 
-    def epochd(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def epochd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the CLI against it, in a pipe."""
-        return run_epochd(self.environment | environment, *arguments)
+        return run_epochd(self.environment, *arguments)
 
     def start_epochd(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command of the CLI and leave it running."""

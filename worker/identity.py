@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import psutil
 
@@ -21,14 +22,22 @@ def machine_prefix() -> str:
 def worker_name() -> str:
     """Return this process's name: unlike a bare process id it is not used again after a restart."""
     process = psutil.Process()
-    return f"{machine_prefix()}{process.pid}:{process.create_time():.2f}"
+    return f"{machine_prefix()}{process.pid}:{_began(process)}"
 
 
 def is_dead(name: str) -> bool:
     """Say whether the process of this name, of this machine, is gone."""
-    pid, created = name.removeprefix(machine_prefix()).split(":")
+    pid, began = name.removeprefix(machine_prefix()).split(":")
     try:
         process = psutil.Process(int(pid))
-        return f"{process.create_time():.2f}" != created or process.status() == psutil.STATUS_ZOMBIE
+        return _began(process) != began or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def _began(process: psutil.Process) -> str:
+    """Return when a process began, in clock ticks since the boot: as a date it would move when the clock is set."""
+    try:
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except FileNotFoundError:  # no Linux, or it is gone, which this tells
+        return f"{process.create_time():.2f}"

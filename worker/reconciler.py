@@ -51,6 +51,8 @@ class Reconciler:
             except OUTAGES as error:
                 self._expire_from = time.monotonic() + self._settings.lease_seconds
                 _log.warning("reconciler_without_database", reason=str(error))
+            except Exception:  # noqa: BLE001 - a round that failed must not be the last one
+                _log.exception("reconciler_round_failed")
             if self._ended.wait(ROUND_SECONDS):
                 return
 

@@ -29,6 +29,7 @@ class Recorder:
         self._claim, self._work = claim, work
         self._seq = 1  # the claim's own event
         self._unflushed: list[Event] = []
+        self._undecided: Event | None = None
         self._lock = Lock()
         self._flushed_at = time.monotonic()
         self._steps: int | None = job.plan.get("steps")
@@ -68,16 +69,17 @@ class Recorder:
     def write_with(self, type_: str, data: dict[str, Any], also: Callable[[Session], None], **columns: Any) -> None:
         """Write an event and rows that belong to it in one transaction; watchers hear of it after the commit.
 
-        No other event is numbered meanwhile, so the log stays in order. Raises FenceLost, or one of OUTAGES: then
-        neither the event nor the rows are there, and the call can be repeated.
+        No other event is numbered meanwhile, so the log stays in order. Raises FenceLost, or one of OUTAGES: then the
+        commit may have gone through or not, and the call is to be repeated with the same arguments.
         """
         with self._lock:
-            event = Event(Cursor(self._claim.fence, self._seq + 1), type_, utc_now(), data)
+            # Numbered once: where a commit was in doubt the repetition is the same event, and no fact takes its number.
+            event = self._undecided = self._undecided or self._next_event(type_, data)
             pending = [*self._unflushed, event]
             with self._work.begin() as session:
                 jobs.record(session, self._claim, pending, **columns)
                 also(session)
-            self._seq += 1
+            self._undecided = None
             self._unflushed.clear()
             self._work.live_log.publish(self._claim.job_id, [event])
 

@@ -25,7 +25,7 @@ async def poll(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     wait: Annotated[float, Query(ge=0, le=60, description="seconds")] = 0.0,
 ) -> Response:
-    """Return the events behind `after`, each exactly as the WebSocket sends it."""
+    """Return the events behind `after`, each exactly as the WebSocket `/jobs/{job_id}/stream?after=` sends it."""
     async with feeds.watch(watched.job_id, watched.newest) as feed:
         entries, done = await feed.after(after, limit=limit, wait=wait)
     last = entries[-1].cursor if entries else after

@@ -6,12 +6,11 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Query, Response
 from sqlmodel import Session
 
-from app.dependencies import IdempotencyKey, JobId, Paging, Reader, Tag, TheSettings, Work, Writer
+from app.dependencies import IdempotencyKey, JobId, Paging, Reader, Status, Tag, TheSettings, Work, Writer
 from app.json_body import JobSpecBody
 from app.openapi import json_request, problems
 from app.schemas import JobBody, JobPage, Plan
 from core import jobs
-from core.job_states import JobStatus
 from core.models import Job
 
 router = APIRouter(tags=["jobs"])
@@ -69,7 +68,7 @@ def create(
 
 
 @router.get("/jobs", operation_id="list_jobs", summary="List jobs, newest first", responses=problems())
-def list_(caller: Reader, work: Work, paging: Paging, status: JobStatus | None = None, tag: Tag = None) -> JobPage:
+def list_(caller: Reader, work: Work, paging: Paging, status: Status = None, tag: Tag = None) -> JobPage:
     """Return the caller's jobs."""
     with work.reading() as session:
         found = jobs.page(

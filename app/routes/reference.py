@@ -57,13 +57,18 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
         f"{escape(parameter.get('description', ''))}</li>"
         for parameter in operation.get("parameters", [])
     )
+    media_types = operation.get("requestBody", {}).get("content", {})
+    bodies = "".join(
+        f"<li>{escape(media_type)} {escape(body['schema'].get('$ref', '').rpartition('/')[2])}</li>"
+        for media_type, body in media_types.items()
+    )
     answers = "".join(
         f"<li>{escape(status)} {escape(response['description'])}</li>"
         for status, response in operation["responses"].items()
     )
     return (
         f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2><p>{escape(operation['summary'])}</p>"
-        f"<ul>{parameters}</ul><p>Answers:</p><ul>{answers}</ul>"
+        f"<ul>{parameters}</ul><p>Body:</p><ul>{bodies or '<li>none</li>'}</ul><p>Answers:</p><ul>{answers}</ul>"
     )
 
 

@@ -46,10 +46,10 @@ def demo() -> None:
 
 def _corpus(client: Client, folder: Path) -> Json:
     _heading("The corpus")
-    path = folder / "python-docs.txt"
-    write_corpus(path)
+    path = folder / "python-docs.jsonl"
+    documents = write_corpus(path)
+    _say(f"{path}: the prose of Python's own documentation, {documents} documents, {size(path.stat().st_size)}")
     dataset = push(client, path, None)
-    _say(f"{path}: the prose of Python's documentation, {dataset['rows']:,} paragraphs, {size(dataset['bytes'])}")
     _say(f"uploaded as {dataset['id']}")
     return dataset
 
@@ -107,8 +107,8 @@ def _by_hand(client: Client, data_dir: Path, folder: Path, job: Json) -> None:
     jobs = f"{client.url}/jobs"
     checkpoint = f"{jobs}/{job['id']}/checkpoints/latest"
     for comment, line in (
-        ("the stack, in another terminal", "epochd up"),
-        ("a dataset", f"{curl} -F file=@{folder / 'python-docs.txt'} {client.url}/datasets"),
+        ("the stack, in another terminal, where none runs", "epochd up"),
+        ("a dataset", f"{curl} -F file=@{folder / 'python-docs.jsonl'} {client.url}/datasets"),
         ("a job", f"{curl} --json @{folder / 'spec.json'} {jobs}"),
         ("what happened", f'{curl} "{jobs}/{job["id"]}/events?limit=5"'),
         ("the curves", f'{curl} "{jobs}/{job["id"]}/metrics?format=csv"'),

@@ -1,5 +1,7 @@
 """`epochd up`, `epochd migrate`: running a server."""
 
+from contextlib import suppress
+
 from cli.screen import answer
 from cli.stop_signals import StopSignals
 from core.settings import load_settings
@@ -16,7 +18,7 @@ def up() -> None:
     """
     from cli.local_stack import run  # noqa: PLC0415
 
-    run(load_settings(), answer, StopSignals())
+    run(load_settings(), _say, StopSignals())
 
 
 def migrate() -> None:
@@ -25,3 +27,9 @@ def migrate() -> None:
 
     bring_up_to_date(load_settings())
     answer("The database is up to date.")
+
+
+def _say(text: str) -> None:
+    # In `epochd up | tee log` a Ctrl-C ends tee too; without a listener there is still a job to save.
+    with suppress(SystemExit, OSError):
+        answer(text)

@@ -1,16 +1,20 @@
-"""A client of the WebSocket, and one of the long poll, each in a thread of its own."""
+"""Clients of the WebSocket and of the long poll, each in a thread of its own, and the log to compare them with."""
 
 import json
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from core.events import Event
+from app.live import Feeds
+from core import events
+from core.events import START, Event
+from tests.app.played_worker import PlayedWorker
 from tests.app.served import Api
-from tests.services import wait_for
+from tests.services import RedisServer, wait_for
 
 
 class Watcher:
@@ -34,9 +38,9 @@ class Watcher:
     def _run(self) -> None:
         raise NotImplementedError
 
-    def wait_until_heard(self, events: list[Event]) -> None:
+    def wait_until_heard(self, told: list[Event]) -> None:
         """Wait for the last of the events."""
-        last = str(events[-1].cursor)
+        last = str(told[-1].cursor)
         wait_for(lambda: last in self.ids, what=f"hearing of {last}, after {self.ids[-3:]}")
 
     def wait_until_over(self) -> None:
@@ -78,3 +82,32 @@ class PollWatcher(Watcher):
             page = self._api.http.get(self._path, params=params).raise_for_status().json()
             self.lines += [json.dumps(event, separators=(",", ":")) for event in page["events"]]
             self._after, done = page["next_after"], page["done"] or self._once
+
+
+def log_of_record(api: Api, job_id: str, after: str = "") -> list[str]:
+    """Return the ids of all events in SQL behind a cursor."""
+    cursor = events.Cursor.parse(after) if after else START
+    with api.work.reading() as session:
+        return [str(event.cursor) for event in events.read(session, job_id, cursor, 1_000_000)]
+
+
+def feeds(api: Api) -> Feeds:
+    """Return the feeds of the API."""
+    found: Feeds = api.app.state.resources.feeds
+    return found
+
+
+def readers(redis: RedisServer) -> int:
+    """Return how many connections wait for a stream."""
+    count: int = redis.client().info("clients")["blocked_clients"]
+    return count
+
+
+def finish(api: Api, worker: PlayedWorker, watchers: Sequence[Watcher]) -> list[str]:
+    """End the job, wait until every watcher is let go, and return the log."""
+    worker.succeed(api.store)
+    for watcher in watchers:
+        watcher.wait_until_over()
+        if isinstance(watcher, SocketWatcher):
+            assert watcher.close_code == 1000
+    return log_of_record(api, worker.job_id)

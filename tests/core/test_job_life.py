@@ -28,7 +28,7 @@ from core.unit_of_work import UnitOfWork
 from tests.house import LOST, House
 from tests.services import RedisServer
 
-MAX_FAILURES = 3
+MAX_FAILURES = 2  # so that the budget is often spent
 
 
 class Life(RuleBasedStateMachine):

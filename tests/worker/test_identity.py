@@ -49,7 +49,6 @@ def test_a_process_id_that_is_used_again_is_another_worker() -> None:
     assert is_dead(f"{name}:{began}1")
 
 
-@pytest.mark.xfail(strict=True, reason="the name holds the start as a date")
 def test_a_clock_that_is_set_changes_nobody_s_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # The kernel derives the boot time from the clock: the start of a process, as a date, moves when the clock is set.
     name = worker_name()

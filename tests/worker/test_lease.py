@@ -1,7 +1,5 @@
 """Holding a job: renewed in time, deaf to nothing that is asked, and given up before anyone else may have it."""
 
-from typing import Any
-
 import pytest
 import sqlalchemy as sa
 
@@ -17,8 +15,9 @@ from tests.services import redis_server, wait_for
 from worker.lease import Lease
 
 
-def _lease(house: House, claim: Claim, **settings: Any) -> Lease:
-    return Lease(claim, house.work, Settings(**settings))
+def _lease(house: House, claim: Claim, lease_seconds: float = 90) -> Lease:
+    # It renews every sixth of that.
+    return Lease(claim, house.work, Settings(lease_seconds=lease_seconds))
 
 
 def _runs_out(house: House, claim: Claim) -> bool:
@@ -38,7 +37,7 @@ def test_a_lease_is_renewed_at_once_and_no_more_after_its_end(house: House) -> N
 
 def test_it_is_renewed_again_and_again(house: House) -> None:
     claim = house.running()
-    with _lease(house, claim, lease_renewal_seconds=0.1):
+    with _lease(house, claim, lease_seconds=3):
         for _ in range(2):
             house.do(jobs.renew, claim, -1)
             wait_for(lambda: not _runs_out(house, claim), what="a renewal")
@@ -46,7 +45,7 @@ def test_it_is_renewed_again_and_again(house: House) -> None:
 
 def test_a_cancel_is_heard_by_its_nudge_long_before_a_renewal(house: House) -> None:
     claim = house.running(lease_seconds=-1)
-    with _lease(house, claim, lease_renewal_seconds=1000) as lease:
+    with _lease(house, claim, lease_seconds=6000) as lease:
         wait_for(lambda: not _runs_out(house, claim), what="the first renewal")
         house.cancel(claim.job_id)
         assert wait_for(lambda: lease.stop_requested, seconds=10, what="the nudge") == "cancel"
@@ -58,14 +57,14 @@ def test_a_cancel_is_heard_without_redis_by_the_next_renewal(engine: sa.Engine) 
         house = House(UnitOfWork(engine, LiveLog(server.url), Bell(server.url)))
         claim = house.running()
         server.kill()
-        with _lease(house, claim, lease_renewal_seconds=0.1) as lease:
+        with _lease(house, claim, lease_seconds=3) as lease:
             house.cancel(claim.job_id)
             assert wait_for(lambda: lease.stop_requested, what="a renewal") == "cancel"
 
 
 def test_a_fence_that_is_gone_is_a_lost_lease(house: House) -> None:
     claim = house.running()
-    with _lease(house, claim, lease_renewal_seconds=0.1) as lease:
+    with _lease(house, claim, lease_seconds=3) as lease:
         house.do(jobs.lose, claim.job_id, claim.fence, LOST)
         wait_for(lambda: lease.lost, what="the loss")
     assert house.job(claim.job_id).status == "queued"
@@ -73,8 +72,8 @@ def test_a_fence_that_is_gone_is_a_lost_lease(house: House) -> None:
 
 def test_without_the_database_it_is_given_up_in_time_and_not_before(house: House, engine: sa.Engine) -> None:
     claim = house.running()
-    patient = _lease(house, claim, lease_renewal_seconds=0.1, lease_surrender_seconds=1000)
-    with _lease(house, claim, lease_renewal_seconds=0.1, lease_surrender_seconds=0.7) as lease, patient:
+    patient = _lease(house, claim, lease_seconds=30)
+    with _lease(house, claim, lease_seconds=1) as lease, patient:
         with away(engine):
             wait_for(lambda: lease.lost, what="the surrender")
             assert not patient.lost, "an outage alone is no loss"

@@ -187,10 +187,7 @@ def test_an_event_and_its_rows_come_together_or_not_at_all(
         assert session.get(JobTag, (claim.job_id, "a:b"))
 
 
-_NUMBERED_TWICE = pytest.mark.xfail(strict=True, reason="the repetition takes a new number, a fact takes the old one")
-
-
-@pytest.mark.parametrize("told_meanwhile", [0, pytest.param(1, marks=_NUMBERED_TWICE)])
+@pytest.mark.parametrize("told_meanwhile", [0, 1])
 def test_an_event_whose_commit_was_in_doubt_is_written_once(
     house: House, recorder: Recorder, claim: Claim, told_meanwhile: int
 ) -> None:
