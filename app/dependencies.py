@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from app.errors import Forbidden, Unauthenticated
 from app.live import Feeds
 from app.resources import Resources
-from core import events, jobs, keys
+from core import events, job_queries, keys
 from core.errors import NotFound
 from core.events import START, Cursor, Event
 from core.job_spec import Text
@@ -166,7 +166,7 @@ class Watched:
 
 def _watched(caller: Reader, work: Work, job_id: JobId) -> Watched:
     with work.reading() as session:
-        jobs.get(session, caller.owner_id, job_id)
+        job_queries.get(session, caller.owner_id, job_id)
         return Watched(job_id, events.newest(session, job_id))
 
 

@@ -15,15 +15,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from core import checkpoints, datasets
+from core import checkpoints, job_queries, submission
 from core.database import database_now
-from core.errors import CancelRequested, Conflict, EpochdError, FenceLost, InvalidInput, NotFound
+from core.errors import CancelRequested, Conflict, EpochdError, FenceLost, InvalidInput
 from core.events import Cursor, Event, append
 from core.ids import new_id
-from core.job_spec import EarlierModel, JobSpec, ValidationDataset
+from core.job_spec import JobSpec, ValidationDataset
 from core.job_states import TERMINAL, JobStatus, StopRequest
-from core.models import Dataset, Job, JobTag, utc_now
-from core.plan import Base, first_plan
+from core.models import Job, JobTag, utc_now
 from core.settings import Settings
 from core.unit_of_work import announcements, log_event
 
@@ -55,21 +54,6 @@ class JobError:
 # What a client asks for ----------------------------------------------------------------------------------------------
 
 
-def prepare(session: Session, owner_id: str, spec: JobSpec, limits: Settings) -> tuple[JobSpec, dict[str, Any]]:
-    """Check a spec against what exists, and return it with every reference resolved, and its plan.
-
-    Raises InvalidInput, with the field, where a dataset or a checkpoint is missing or the job could never run.
-    """
-    dataset = _referenced_dataset(session, owner_id, spec.dataset, ("dataset",))
-    validation = None
-    if isinstance(spec.validation, ValidationDataset):
-        validation = _referenced_dataset(session, owner_id, spec.validation.dataset, ("validation", "dataset"))
-    base = None
-    if isinstance(spec.model, EarlierModel):
-        spec, base = _resolve_base(session, owner_id, spec, spec.model)
-    return spec, first_plan(spec, dataset, validation, base, limits)
-
-
 def submit(
     session: Session,
     owner_id: str,
@@ -89,7 +73,7 @@ def submit(
                 f"Idempotency-Key {idempotency_key!r} was used for another request ({earlier.id}). Use a new key."
             )
         return earlier, False
-    spec, plan = prepare(session, owner_id, spec, limits)
+    spec, plan = submission.prepare(session, owner_id, spec, limits)
     job = Job(
         id=new_id("job"),
         owner_id=owner_id,
@@ -111,37 +95,6 @@ def submit(
     log_event(session, job.id, Event(Cursor(0, 1), "submitted", utc_now(), {"name": job.name}))
     announcements(session).ring = True
     return job, True
-
-
-def get(session: Session, owner_id: str, job_id: str) -> Job:
-    """Return one of this owner's jobs. Raises NotFound, for another's as for none."""
-    job = session.get(Job, job_id)
-    if job is None or job.owner_id != owner_id:
-        raise NotFound(f"There is no job {job_id}. `GET /jobs` lists yours.")
-    return job
-
-
-def page(
-    session: Session, owner_id: str, *, limit: int, before: str | None, status: JobStatus | None, tag: str | None
-) -> list[Job]:
-    """Return up to `limit` jobs older than the id `before`, newest first. `tag` is `key:value`."""
-    query = select(Job).where(col(Job.owner_id) == owner_id).order_by(col(Job.id).desc()).limit(limit)
-    if before:
-        query = query.where(col(Job.id) < before)
-    if status:
-        query = query.where(col(Job.status) == status)
-    if tag:
-        tagged = select(JobTag.job_id).where(col(JobTag.owner_id) == owner_id, col(JobTag.tag) == tag)
-        query = query.where(col(Job.id).in_(tagged))
-    return list(session.exec(query))
-
-
-def queue_position(session: Session, job: Job) -> int | None:
-    """Return how many jobs will be claimed up to and with this one; None where it is not queued."""
-    if job.status != JobStatus.QUEUED:
-        return None
-    ahead = sa.or_(col(Job.priority) > job.priority, sa.and_(col(Job.priority) == job.priority, col(Job.id) <= job.id))
-    return session.exec(select(sa.func.count()).where(col(Job.status) == JobStatus.QUEUED, ahead)).one()
 
 
 def request_cancel(session: Session, owner_id: str, job_id: str) -> Job:
@@ -204,11 +157,6 @@ def recover_claim(session: Session, claim_id: str) -> Claim | None:
     """Return the claim that was written with this random id, if its commit went through and it still stands."""
     job = session.exec(select(Job).where(Job.claim_id == claim_id, Job.status == JobStatus.RUNNING)).one_or_none()
     return Claim(job.id, job.fence, job.attempt) if job else None
-
-
-def claimable(session: Session) -> bool:
-    """Say whether a job waits to be claimed."""
-    return session.exec(select(Job.id).where(col(Job.status) == JobStatus.QUEUED).limit(1)).first() is not None
 
 
 def renew(session: Session, claim: Claim, lease_seconds: float) -> StopRequest | None:
@@ -308,20 +256,6 @@ def cancel(session: Session, claim: Claim) -> None:
     )
 
 
-def expired(session: Session) -> list[Job]:
-    """Return the running jobs whose lease has run out by the database's clock, locked until the transaction ends."""
-    query = select(Job).where(col(Job.status) == JobStatus.RUNNING, col(Job.lease_expires_at) < database_now())
-    return list(session.exec(query.with_for_update(skip_locked=True)))
-
-
-def held_by(session: Session, worker_prefix: str) -> list[Job]:
-    """Return the running jobs whose worker's name starts so, locked until the transaction ends."""
-    # Not LIKE, to which the `_` of a host's name is a wildcard.
-    prefix = sa.func.substr(col(Job.worker), 1, len(worker_prefix))
-    query = select(Job).where(col(Job.status) == JobStatus.RUNNING, prefix == worker_prefix)
-    return list(session.exec(query.with_for_update(skip_locked=True)))
-
-
 # How --------------------------------------------------------------------------------------------------------------
 
 
@@ -373,7 +307,7 @@ def _move(
 
 
 def _locked(session: Session, owner_id: str, job_id: str) -> Job:
-    get(session, owner_id, job_id)
+    job_queries.get(session, owner_id, job_id)
     return session.exec(
         select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
     ).one()
@@ -381,35 +315,3 @@ def _locked(session: Session, owner_id: str, job_id: str) -> Job:
 
 def _by_idempotency_key(session: Session, owner_id: str, key: str) -> Job | None:
     return session.exec(select(Job).where(Job.owner_id == owner_id, Job.idempotency_key == key)).one_or_none()
-
-
-def _referenced_dataset(session: Session, owner_id: str, dataset_id: str, loc: tuple[str, ...]) -> Dataset:
-    try:
-        return datasets.get(session, owner_id, dataset_id)
-    except NotFound as error:
-        raise InvalidInput.at(loc, error.detail) from error
-
-
-def _resolve_base(session: Session, owner_id: str, spec: JobSpec, model: EarlierModel) -> tuple[JobSpec, Base]:
-    reference = model.checkpoint
-    try:
-        job = get(session, owner_id, reference.job)
-        found = checkpoints.find(session, job.id, reference.epoch)
-    except NotFound as error:
-        raise InvalidInput.at(("model", "checkpoint"), error.detail) from error
-    fixed = reference.model_copy(update={"epoch": found.epoch})
-    origin = _origin(session, job)
-    texts = session.get_one(Dataset, origin.dataset_id)
-    base = Base(
-        parameters=job.plan["parameters"],
-        positions=origin.spec["sequence"]["max_length"],
-        has_tokenizer=origin.spec["tokenizer"] is not None or "text" in texts.columns,
-    )
-    return spec.model_copy(update={"model": model.model_copy(update={"checkpoint": fixed})}), base
-
-
-def _origin(session: Session, job: Job) -> Job:
-    """Return the job that the model began in, with fresh weights."""
-    while earlier := job.spec["model"].get("checkpoint"):
-        job = session.get_one(Job, earlier["job"])
-    return job

@@ -107,12 +107,13 @@ class Stack:
             found[_kind(process)] = process
         return found
 
-    def all_processes(self) -> dict[str, psutil.Process]:
-        """Return its processes once all of them run, the spare trainer included."""
-        return self.wait_for(
-            lambda: found if (found := self.processes()).keys() >= {"redis", "api", "worker", "trainer"} else None,
-            what="all processes of the stack",
+    def running(self, *kinds: str) -> dict[str, psutil.Process]:
+        """Return its processes once these run; without names: once all do, the spare trainer included."""
+        wanted = set(kinds or ("redis", "api", "worker", "trainer"))
+        found: dict[str, psutil.Process] = self.wait_for(
+            lambda: seen if (seen := self.processes()).keys() >= wanted else None, what=f"{sorted(wanted)} to run"
         )
+        return found
 
     def all_gone(self) -> bool:
         """Say whether none of the processes seen so far runs any more."""

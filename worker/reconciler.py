@@ -11,7 +11,7 @@ from threading import Thread
 import structlog
 from sqlmodel import Session
 
-from core import jobs
+from core import job_queries, jobs
 from core.database import OUTAGES
 from core.dispatch import Bell
 from core.models import Job
@@ -59,16 +59,16 @@ class Reconciler:
     def make_round(self) -> None:
         """Put back what was lost, ring if this worker is idle while jobs wait, and show that it is alive."""
         with self._work.begin() as session:
-            for job in jobs.held_by(session, machine_prefix()):
+            for job in job_queries.held_by(session, machine_prefix()):
                 if job.worker and is_dead(job.worker):
                     self._lose(session, job)
         if time.monotonic() >= self._expire_from:
             with self._work.begin() as session:
-                for job in jobs.expired(session):
+                for job in job_queries.expired(session):
                     self._lose(session, job)
         if self._idle():
             with self._work.reading() as session:
-                waiting = jobs.claimable(session)
+                waiting = job_queries.claimable(session)
             if waiting:
                 self._bell.ring()
         if self._settings.heartbeat_file:

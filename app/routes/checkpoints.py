@@ -14,7 +14,7 @@ from app.openapi import problems
 from app.ranged_response import FileSegment, RangedResponse, Segment
 from app.schemas import CheckpointBody, CheckpointList
 from app.tar_stream import tar_segments
-from core import checkpoints, jobs
+from core import checkpoints, job_queries
 from core.checkpoint_files import MANIFEST, FileEntry, manifest_text
 from core.errors import Corrupt, NotFound
 from core.models import Checkpoint
@@ -61,7 +61,7 @@ def _published(
     ] = None,
 ) -> Published:
     with work.reading() as session:
-        jobs.get(session, caller.owner_id, job_id)
+        job_queries.get(session, caller.owner_id, job_id)
         row = checkpoints.find(session, job_id, _epoch(epoch), manifest)
         session.expunge(row)
     try:
@@ -93,7 +93,7 @@ ThePublished = Annotated[Published, Depends(_published)]
 def list_(caller: Reader, work: Work, job_id: JobId) -> CheckpointList:
     """Return the checkpoints that are there to download."""
     with work.reading() as session:
-        jobs.get(session, caller.owner_id, job_id)
+        job_queries.get(session, caller.owner_id, job_id)
         return CheckpointList(data=[CheckpointBody.of(row) for row in checkpoints.all_of(session, job_id)])
 
 

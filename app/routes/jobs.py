@@ -10,7 +10,7 @@ from app.dependencies import IdempotencyKey, JobId, Paging, Reader, Status, Tag,
 from app.json_body import JobSpecBody
 from app.openapi import json_request, problems
 from app.schemas import JobBody, JobPage, Plan
-from core import jobs
+from core import job_queries, jobs, submission
 from core.models import Job
 
 router = APIRouter(tags=["jobs"])
@@ -55,7 +55,7 @@ def create(
     if dry_run:
         response.status_code = 200
         with work.reading() as session:
-            return Plan.model_validate(jobs.prepare(session, caller.owner_id, body.spec, settings)[1])
+            return Plan.model_validate(submission.prepare(session, caller.owner_id, body.spec, settings)[1])
     try:
         job, new = submit()
     except sa.exc.IntegrityError:
@@ -71,7 +71,7 @@ def create(
 def list_(caller: Reader, work: Work, paging: Paging, status: Status = None, tag: Tag = None) -> JobPage:
     """Return the caller's jobs."""
     with work.reading() as session:
-        found = jobs.page(
+        found = job_queries.page(
             session, caller.owner_id, limit=paging.limit + 1, before=paging.before, status=status, tag=tag
         )
         data = [_body(session, job) for job in found[: paging.limit]]
@@ -82,7 +82,7 @@ def list_(caller: Reader, work: Work, paging: Paging, status: Status = None, tag
 def read(caller: Reader, work: Work, job_id: JobId) -> JobBody:
     """Return one of the caller's jobs."""
     with work.reading() as session:
-        return _body(session, jobs.get(session, caller.owner_id, job_id))
+        return _body(session, job_queries.get(session, caller.owner_id, job_id))
 
 
 @router.post(
@@ -98,4 +98,4 @@ def cancel(caller: Writer, work: Work, job_id: JobId) -> JobBody:
 
 
 def _body(session: Session, job: Job) -> JobBody:
-    return JobBody.of(job, jobs.queue_position(session, job))
+    return JobBody.of(job, job_queries.queue_position(session, job))

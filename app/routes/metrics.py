@@ -9,7 +9,7 @@ from starlette.responses import StreamingResponse
 from app.dependencies import JobId, Reader, Work
 from app.openapi import problems
 from app.schemas import Curves
-from core import jobs, metrics
+from core import job_queries, metrics
 from core.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["watching"])
@@ -34,7 +34,7 @@ def read(
 ) -> Response | Curves:
     """Return curves without the steps that were run again after a resume."""
     with work.reading() as session:
-        jobs.get(session, caller.owner_id, job_id)
+        job_queries.get(session, caller.owner_id, job_id)
         if format == "json":
             return Curves.model_validate(metrics.curves(session, job_id, points))
     headers = {"Content-Disposition": f'attachment; filename="{job_id}.csv"'}

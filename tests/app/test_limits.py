@@ -126,7 +126,7 @@ def test_a_failure_inside_tells_nothing_of_the_inside(
     def broken(*_: object, **__: object) -> None:
         raise ValueError("the secret of the house")
 
-    monkeypatch.setattr("core.jobs.page", broken)
+    monkeypatch.setattr("core.job_queries.page", broken)
     answer = api.http.get("/jobs")
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"

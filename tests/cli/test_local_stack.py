@@ -31,35 +31,27 @@ def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_starts_says_where_it_is_and_ctrl_c_leaves_no_process(new_stack: NewStack) -> None:
+def test_ctrl_c_saves_and_leaves_no_process_and_started_again_it_goes_on(new_stack: NewStack, tmp_path: Path) -> None:
     stack = new_stack().ready()
-    stack.all_processes()
 
+    key = stack.key
     assert stack.url in stack.output()
-    assert stack.key in stack.output()
+    assert key in stack.output()
     assert _mode(stack.data_dir) == 0o700
     assert _mode(stack.data_dir / "key") == 0o600
     assert _mode(stack.data_dir / "redis.sock") == 0o700
-    assert stack.client().get("/jobs") == {"data": [], "next_cursor": None}
 
+    # Some 600 updates, and no checkpoint on the way but the one of the stop.
+    long = {"training": {"epochs": 10, "batch_size": 1}, "checkpoints": {"every_epochs": 10}, "samples": {}}
+    job = stack.epochd("submit", stack.write_spec(tmp_path, **long)).stdout.strip()
+    stack.wait_for(lambda: (stack.client().get(f"/jobs/{job}")["progress"] or {}).get("step"), what="an update")
+    stack.running()
     assert stack.stop(signal.SIGINT) == 0
     assert stack.all_gone()
     assert data_directory.found_url(stack.data_dir) is None
 
-
-def test_started_again_it_goes_on_with_what_was_running(new_stack: NewStack, tmp_path: Path) -> None:
-    stack = new_stack().ready()
-    # Some 700 updates, and no checkpoint on the way but the one of the stop.
-    long = {"training": {"epochs": 12, "batch_size": 1}, "checkpoints": {"every_epochs": 12}, "samples": {}}
-    job = stack.epochd("submit", stack.write_spec(tmp_path, **long)).stdout.strip()
-    stack.wait_for(lambda: (stack.client().get(f"/jobs/{job}")["progress"] or {}).get("step"), what="an update")
-    first_key = stack.key
-    assert stack.stop(signal.SIGTERM) == 0
-    assert stack.all_gone()
-
     again = new_stack().ready()
-
-    assert first_key not in again.output()
+    assert key not in again.output()
     watched = again.epochd("watch", job)
     assert watched.returncode == 0, watched.stderr
     assert "queued again" in watched.stdout
@@ -125,14 +117,14 @@ def test_data_of_a_newer_version_is_left_alone(epochd: Main, monkeypatch: pytest
 
 @pytest.mark.parametrize("part", ["redis", "api", "worker"])
 def test_a_killed_part_is_said_so_and_restarted(stack: Stack, part: str) -> None:
-    killed = stack.all_processes()[part]
+    killed = stack.running()[part]
     lines_before = stack.output().count("killed by SIGKILL")
     trainer = stack.processes()["trainer"]
 
     killed.kill()
 
     stack.wait_for(lambda: stack.output().count("killed by SIGKILL") > lines_before, what="word of the death")
-    stack.wait_for(lambda: stack.all_processes()[part].pid != killed.pid, what=f"another {part}")
+    stack.wait_for(lambda: stack.running()[part].pid != killed.pid, what=f"another {part}")
     stack.wait_for(lambda: _is_ready(stack), what="readiness")
     if part == "worker":
         wait_for(lambda: not trainer.is_running(), what="the end of the dead worker's trainer")
@@ -140,7 +132,7 @@ def test_a_killed_part_is_said_so_and_restarted(stack: Stack, part: str) -> None
 
 def test_kill_9_of_up_leaves_nothing(new_stack: NewStack) -> None:
     stack = new_stack().ready()
-    stack.all_processes()
+    stack.running()
 
     stack.process.kill()
 
@@ -150,7 +142,7 @@ def test_kill_9_of_up_leaves_nothing(new_stack: NewStack) -> None:
 
 def test_a_second_ctrl_c_waits_for_nothing(new_stack: NewStack) -> None:
     stack = new_stack().ready()
-    stack.all_processes()["worker"].suspend()  # it will not answer the first one
+    stack.running("worker")["worker"].suspend()  # it will not answer the first one
 
     stack.process.send_signal(signal.SIGINT)
     stack.wait_for(lambda: "Stopping" in stack.output(), what="the first Ctrl-C to be heard")
@@ -169,7 +161,7 @@ def test_a_directory_too_deep_for_a_socket_below_one_with_packages_named_as_ours
     deep = tmp_path / ("a" * 60) / ("b" * 60)
     stack = new_stack(deep, cwd=tmp_path).ready()
 
-    title = stack.all_processes()["redis"].cmdline()[0]
+    title = stack.running("redis")["redis"].cmdline()[0]
     socket_path = Path(title.partition("unixsocket:")[2])
     assert socket_path.parent.parent == Path("/tmp")
     assert _is_ready(stack)

@@ -72,7 +72,7 @@ def test_a_watcher_outlives_the_api(stack: Stack, tmp_path: Path) -> None:
     assert watching.stdout
     lines = _read_until("tokens/s", watching.stdout)
 
-    stack.all_processes()["api"].kill()
+    stack.running("api")["api"].kill()
 
     lines += _read_until("connection lost", watching.stdout)
     lines += _read_until("tokens/s", watching.stdout)

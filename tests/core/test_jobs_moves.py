@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import Session
 
-from core import checkpoints, jobs
+from core import checkpoints, job_queries, jobs
 from core.errors import CancelRequested, Conflict, EpochdError, FenceLost
 from core.events import Cursor, Event
 from core.jobs import Claim, JobError
@@ -127,7 +127,7 @@ def test_an_end_is_the_end(house: House, end: str) -> None:
         assert _everything(house) == before, name
     assert house.claim() is None
     with house.work.begin() as session:
-        assert jobs.expired(session) == []
+        assert job_queries.expired(session) == []
 
 
 def test_every_move_makes_the_fence_grow_and_the_log_goes_on_in_order(house: House) -> None:
@@ -272,14 +272,14 @@ def test_cancel_against_the_end_leaves_only_legal_outcomes(house: House) -> None
 def test_a_lease_is_measured_by_the_database_alone(house: House) -> None:
     late, good = house.running(lease_seconds=-1), house.running(lease_seconds=60)
     with house.work.begin() as session:
-        assert [job.id for job in jobs.expired(session)] == [late.job_id]
+        assert [job.id for job in job_queries.expired(session)] == [late.job_id]
     house.do(jobs.renew, late, 60)
     house.do(jobs.renew, good, -0.01)
     with house.work.begin() as session:
-        assert [job.id for job in jobs.expired(session)] == [good.job_id]
+        assert [job.id for job in job_queries.expired(session)] == [good.job_id]
     house.do(jobs.lose, good.job_id, good.fence, LOST)
     with house.work.begin() as session:
-        assert jobs.expired(session) == []
+        assert job_queries.expired(session) == []
 
 
 def test_two_that_expire_at_once_lose_a_job_once(house: House) -> None:
@@ -287,7 +287,7 @@ def test_two_that_expire_at_once_lose_a_job_once(house: House) -> None:
 
     def expire(_: int) -> None:
         with house.work.begin() as session:
-            for job in jobs.expired(session):
+            for job in job_queries.expired(session):
                 jobs.lose(session, job.id, job.fence, LOST)
 
     with ThreadPoolExecutor(4) as pool:
@@ -302,8 +302,8 @@ def test_held_by_takes_the_prefix_literally(house: House) -> None:
     names = ["my_host:1:2:3", "myXhost:1:2:3", "MY_HOST:1:2:3", "other:my_host:1:2"]
     claims = {name: house.running(worker=name) for name in names}
     with house.work.begin() as session:
-        assert [job.id for job in jobs.held_by(session, "my_host:1:")] == [claims["my_host:1:2:3"].job_id]
-        assert jobs.held_by(session, "%") == []
+        assert [job.id for job in job_queries.held_by(session, "my_host:1:")] == [claims["my_host:1:2:3"].job_id]
+        assert job_queries.held_by(session, "%") == []
 
 
 def test_a_claim_whose_commit_was_in_doubt_is_found_again(house: House) -> None:
@@ -323,7 +323,7 @@ def test_a_claim_whose_commit_was_in_doubt_is_found_again(house: House) -> None:
 def test_claimable_says_whether_a_job_waits(house: House) -> None:
     def waiting() -> bool:
         with house.work.reading() as session:
-            return jobs.claimable(session)
+            return job_queries.claimable(session)
 
     assert not waiting()
     claim = house.running()

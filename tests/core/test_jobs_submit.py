@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import select
 
-from core import datasets, jobs
+from core import datasets, job_queries, jobs, submission
 from core.errors import InvalidInput, NotFound
 from core.job_spec import JobSpec
 from core.job_states import JobStatus
@@ -66,7 +66,7 @@ def test_the_same_key_at_once_makes_one_job(house: House) -> None:
 
 def test_a_dry_run_stores_nothing(house: House) -> None:
     with house.work.begin() as session:
-        _, plan = jobs.prepare(session, house.owner_id, house.spec(), house.limits)
+        _, plan = submission.prepare(session, house.owner_id, house.spec(), house.limits)
     assert plan["parameters"] > 0
     with house.work.reading() as session:
         assert session.exec(select(Job.id)).all() == []
@@ -107,13 +107,13 @@ def test_a_foreign_job_and_dataset_look_unknown(house: House) -> None:
     job = house.submit()
     stranger = house.new_owner()
     with house.work.reading() as session:
-        for get, id_ in ((jobs.get, job.id), (datasets.get, house.dataset_id)):
+        for get, id_ in ((job_queries.get, job.id), (datasets.get, house.dataset_id)):
             with pytest.raises(NotFound) as foreign:
                 get(session, stranger, id_)
             with pytest.raises(NotFound) as unknown:
                 get(session, stranger, "xyz")
             assert foreign.value.detail.replace(id_, "xyz") == unknown.value.detail
-        assert jobs.page(session, stranger, limit=10, before=None, status=None, tag=None) == []
+        assert job_queries.page(session, stranger, limit=10, before=None, status=None, tag=None) == []
         assert datasets.page(session, stranger, limit=10, before=None) == []
     with pytest.raises(NotFound), house.work.begin() as session:
         jobs.request_cancel(session, stranger, job.id)
@@ -129,7 +129,7 @@ def test_pages_are_complete_newest_first_and_filtered(house: House) -> None:
     def pages(status: JobStatus | None = None, tag: str | None = None) -> list[str]:
         found: list[str] = []
         with house.work.reading() as session:
-            while page := jobs.page(
+            while page := job_queries.page(
                 session, house.owner_id, limit=2, before=found[-1] if found else None, status=status, tag=tag
             ):
                 assert len(page) <= 2
@@ -147,7 +147,7 @@ def test_pages_are_complete_newest_first_and_filtered(house: House) -> None:
 def test_tags_that_read_alike_are_one(house: House) -> None:
     job = house.submit(tags={"a": "b:c", "a:b": "c"})
     with house.work.reading() as session:
-        found = jobs.page(session, house.owner_id, limit=9, before=None, status=None, tag="a:b:c")
+        found = job_queries.page(session, house.owner_id, limit=9, before=None, status=None, tag="a:b:c")
     assert [one.id for one in found] == [job.id]
     assert found[0].spec["tags"] == {"a": "b:c", "a:b": "c"}
 
@@ -155,8 +155,8 @@ def test_tags_that_read_alike_are_one(house: House) -> None:
 def test_the_queue_position_is_the_place_in_the_order_of_claims(house: House) -> None:
     queued = [house.submit(priority=priority) for priority in (0, 5, 0, -5, 5)]
     with house.work.reading() as session:
-        places = {jobs.queue_position(session, job): job.id for job in queued}
+        places = {job_queries.queue_position(session, job): job.id for job in queued}
     claims = [house.claim() for _ in queued]
     assert [places[place] for place in range(1, 6)] == [claim.job_id for claim in claims if claim]
     with house.work.reading() as session:
-        assert jobs.queue_position(session, session.get_one(Job, queued[0].id)) is None
+        assert job_queries.queue_position(session, session.get_one(Job, queued[0].id)) is None

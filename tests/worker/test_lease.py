@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from core import jobs
+from core import job_queries, jobs
 from core.dispatch import Bell
 from core.jobs import Claim
 from core.live_log import LiveLog
@@ -22,7 +22,7 @@ def _lease(house: House, claim: Claim, lease_seconds: float = 90) -> Lease:
 
 def _runs_out(house: House, claim: Claim) -> bool:
     with house.work.begin() as session:
-        return claim.job_id in [job.id for job in jobs.expired(session)]
+        return claim.job_id in [job.id for job in job_queries.expired(session)]
 
 
 def test_a_lease_is_renewed_at_once_and_no_more_after_its_end(house: House) -> None:

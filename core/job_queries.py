@@ -1,0 +1,59 @@
+"""Finding jobs: what clients list and read, and what workers look for. Nothing here writes."""
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from core.database import database_now
+from core.errors import NotFound
+from core.job_states import JobStatus
+from core.models import Job, JobTag
+
+
+def get(session: Session, owner_id: str, job_id: str) -> Job:
+    """Return one of this owner's jobs. Raises NotFound, for another's as for none."""
+    job = session.get(Job, job_id)
+    if job is None or job.owner_id != owner_id:
+        raise NotFound(f"There is no job {job_id}. `GET /jobs` lists yours.")
+    return job
+
+
+def page(
+    session: Session, owner_id: str, *, limit: int, before: str | None, status: JobStatus | None, tag: str | None
+) -> list[Job]:
+    """Return up to `limit` jobs older than the id `before`, newest first. `tag` is `key:value`."""
+    query = select(Job).where(col(Job.owner_id) == owner_id).order_by(col(Job.id).desc()).limit(limit)
+    if before:
+        query = query.where(col(Job.id) < before)
+    if status:
+        query = query.where(col(Job.status) == status)
+    if tag:
+        tagged = select(JobTag.job_id).where(col(JobTag.owner_id) == owner_id, col(JobTag.tag) == tag)
+        query = query.where(col(Job.id).in_(tagged))
+    return list(session.exec(query))
+
+
+def queue_position(session: Session, job: Job) -> int | None:
+    """Return how many jobs will be claimed up to and with this one; None where it is not queued."""
+    if job.status != JobStatus.QUEUED:
+        return None
+    ahead = sa.or_(col(Job.priority) > job.priority, sa.and_(col(Job.priority) == job.priority, col(Job.id) <= job.id))
+    return session.exec(select(sa.func.count()).where(col(Job.status) == JobStatus.QUEUED, ahead)).one()
+
+
+def claimable(session: Session) -> bool:
+    """Say whether a job waits to be claimed."""
+    return session.exec(select(Job.id).where(col(Job.status) == JobStatus.QUEUED).limit(1)).first() is not None
+
+
+def expired(session: Session) -> list[Job]:
+    """Return the running jobs whose lease has run out by the database's clock, locked until the transaction ends."""
+    query = select(Job).where(col(Job.status) == JobStatus.RUNNING, col(Job.lease_expires_at) < database_now())
+    return list(session.exec(query.with_for_update(skip_locked=True)))
+
+
+def held_by(session: Session, worker_prefix: str) -> list[Job]:
+    """Return the running jobs whose worker's name starts so, locked until the transaction ends."""
+    # Not LIKE, to which the `_` of a host's name is a wildcard.
+    prefix = sa.func.substr(col(Job.worker), 1, len(worker_prefix))
+    query = select(Job).where(col(Job.status) == JobStatus.RUNNING, prefix == worker_prefix)
+    return list(session.exec(query.with_for_update(skip_locked=True)))
