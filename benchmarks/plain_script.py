@@ -14,6 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.shapes import BATCH_SIZE, MAX_LENGTH, MODEL, VOCAB_SIZE
 
+ENDS = {"bos_token_id": 0, "eos_token_id": 0}
+
 
 def main(corpus: Path) -> None:
     """Train one batch of the corpus's first documents."""
@@ -32,7 +34,7 @@ def main(corpus: Path) -> None:
     batch = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(row) for row in rows[:BATCH_SIZE]], batch_first=True, padding_value=-100
     )
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=tokenizer.get_vocab_size(), n_positions=MAX_LENGTH, **MODEL))
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=tokenizer.get_vocab_size(), n_positions=MAX_LENGTH, **MODEL, **ENDS))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
     loss = model(input_ids=batch.clamp(min=0), attention_mask=batch.ge(0), labels=batch).loss
     loss.backward()

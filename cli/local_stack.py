@@ -28,7 +28,7 @@ _LOOK_EVERY_SECONDS = 0.1
 _READY_WITHIN_SECONDS = 60.0
 # Together under 15 s. The worker's is what a trainer has to save a checkpoint (10 s), and to publish it.
 _WORKER_GRACE_SECONDS = 12.0
-_API_GRACE_SECONDS = 2.0
+_API_GRACE_SECONDS = 1.5
 _REDIS_GRACE_SECONDS = 0.5
 
 
@@ -164,16 +164,11 @@ def _free_port(host: str, port: int) -> int:
 
 def _environment(settings: Settings) -> dict[str, str]:
     """Return what the parts are told: the same settings, with nothing in them relative to a working directory."""
-    # Threads that wait by spinning make a trainer ten times slower as soon as anything else runs on its cores.
-    return (
-        {"OMP_WAIT_POLICY": "PASSIVE"}
-        | os.environ
-        | {
-            "EPOCHD_DATA_DIR": str(settings.data_dir.resolve()),
-            "EPOCHD_DATABASE_URL": _absolute(settings.database),
-            "EPOCHD_PORT": str(settings.port),
-        }
-    )
+    return os.environ | {
+        "EPOCHD_DATA_DIR": str(settings.data_dir.resolve()),
+        "EPOCHD_DATABASE_URL": _absolute(settings.database),
+        "EPOCHD_PORT": str(settings.port),
+    }
 
 
 def _absolute(database_url: str) -> str:

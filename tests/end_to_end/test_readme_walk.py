@@ -21,12 +21,12 @@ def test_the_lines_of_the_readme_do_what_they_say(stack: Stack, tmp_path: Path) 
     (folder / ".venv").symlink_to(ROOT / ".venv")
     (folder / ".epochd").symlink_to(stack.data_dir)
     (folder / ".epochd" / "demo").mkdir(exist_ok=True)
-    write_corpus(folder / ".epochd" / "demo" / "python-docs.txt")
+    write_corpus(folder / ".epochd" / "demo" / "python-docs.jsonl")
     lines = _lines()
     for written, here in {
         "http://127.0.0.1:8000": stack.url,
         '"n_layer": 4, "n_head": 4, "n_embd": 256': '"n_layer": 1, "n_head": 2, "n_embd": 32',
-        '"max_length": 128': '"max_length": 32',
+        '"max_length": 128, "stride": 42': '"max_length": 32',
     }.items():
         assert written in lines
         lines = lines.replace(written, here)
