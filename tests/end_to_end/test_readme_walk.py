@@ -1,4 +1,4 @@
-"""The README's shell lines, as written, against a stack of their own: only the address and the run's length differ."""
+"""The shell lines of README.md and docs/trainer.md, as written: only the address and the size of the run differ."""
 
 import re
 import subprocess
@@ -10,8 +10,8 @@ from tests.stack import Stack
 ROOT = Path(__file__).parents[2]
 
 
-def _lines() -> str:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def _lines(document: str) -> str:
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     return "set -euo pipefail\n" + "".join(blocks)
 
 
@@ -22,7 +22,7 @@ def test_the_lines_of_the_readme_do_what_they_say(stack: Stack, tmp_path: Path) 
     (folder / ".epochd").symlink_to(stack.data_dir)
     (folder / ".epochd" / "demo").mkdir(exist_ok=True)
     write_corpus(folder / ".epochd" / "demo" / "python-docs.jsonl")
-    lines = _lines()
+    lines = _lines("README.md")
     for written, here in {
         "http://127.0.0.1:8000": stack.url,
         '"n_layer": 4, "n_head": 4, "n_embd": 256': '"n_layer": 1, "n_head": 2, "n_embd": 32',
@@ -35,3 +35,19 @@ def test_the_lines_of_the_readme_do_what_they_say(stack: Stack, tmp_path: Path) 
     assert '"type":"batch"' in done.stdout
     assert '"type":"succeeded"' in done.stdout
     assert "model.safetensors: OK" in done.stdout
+
+
+def test_the_trainer_works_by_hand_as_its_page_says(tmp_path: Path) -> None:
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    (tmp_path / "README.md").write_text("some text to train on\n\n" * 20)
+    done = subprocess.run(
+        ["bash", "-c", _lines("docs/trainer.md")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"fact":"finished"' in done.stdout
+    assert (tmp_path / "trained" / "step-00000002" / "model" / "model.safetensors").exists()
