@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import TypedDict
 
+from core.disk import sync
 from core.errors import Corrupt
-from core.store import sync
 
 MANIFEST = "manifest.sha256"
 

@@ -1,12 +1,12 @@
 """Where datasets and checkpoints are kept: files and folders under a key, complete or absent, never overwritten."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from core.disk import sync
 from core.errors import Corrupt, Unusable
 from core.ids import new_id
 
@@ -83,15 +83,6 @@ def open_store(url: str) -> Store:
         return Store(Path(path))
     except OSError as error:
         raise Unusable(f"The store's folder {parts.path} cannot be made: {error.strerror}.") from error
-
-
-def sync(path: Path) -> None:
-    """Force a file's bytes, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _make_folder(path: Path) -> None:

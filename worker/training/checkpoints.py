@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from core.store import sync
+from core.disk import sync
 from worker.training.build import Learner
 from worker.training.errors import Diverged
 from worker.training.run_state import RunState

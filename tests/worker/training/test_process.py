@@ -164,7 +164,8 @@ def test_the_trainer_knows_no_table_and_no_queue() -> None:
     forbidden: set[Any] = {"celery", "redis", "sqlmodel", "sqlalchemy", "fastapi", "app", "alembic"}
     assert not forbidden & {name.split(".")[0] for name in loaded}
     assert {name for name in loaded if name.startswith("core.")} == {
-        "core.job_spec",
         "core.dataset_files",
+        "core.disk",
         "core.errors",
+        "core.job_spec",
     }
