@@ -9,7 +9,8 @@ from worker.training.facts import Failed
 WORKER_LOST = JobError(
     "worker_lost",
     "The worker that ran the job is gone: it was killed, or its machine was lost.",
-    "The job goes on from its last checkpoint. If this repeats, look at the worker's log and the machine's memory.",
+    "Look at the worker's log and at the machine's memory. A job survives `max_failures` - 1 losses in a row without a "
+    "new checkpoint: with checkpoints.every_steps they come more often.",
 )
 
 

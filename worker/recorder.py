@@ -87,7 +87,8 @@ class Recorder:
         self._flushed_at = time.monotonic()
         with self._lock:
             pending = list(self._unflushed)
-            columns |= {"progress": dict(self._progress), "latest": dict(self._latest)}
+            # None until there is something: a job that is still preparing has no progress.
+            columns |= {"progress": dict(self._progress) or None, "latest": dict(self._latest) or None}
         with self._work.begin() as session:
             jobs.record(session, self._claim, pending, **columns)
         with self._lock:
