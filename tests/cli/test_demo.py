@@ -21,8 +21,10 @@ def test_the_corpus_is_english(tmp_path: Path) -> None:
     assert len(texts) == count > 100
     paragraphs = [paragraph for text in texts for paragraph in text.split("\n")]
     assert len(paragraphs) == len(set(paragraphs))
-    assert sum(map(len, texts)) > 150_000
-    assert len(re.findall(r"\b(?:the|of|is|and|to)\b", " ".join(texts))) > 5_000
+    # Every Python brings a text of its own; these hold of English.
+    words = " ".join(texts).split()
+    assert len(words) > 15_000
+    assert sum(word in ("the", "of", "is", "and", "to") for word in words) / len(words) > 0.1
 
 
 def test_the_demo_runs_to_its_end(on_stack: Main, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
