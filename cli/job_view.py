@@ -39,11 +39,11 @@ class PlainView:
         """Print the event."""
         for line in lines(event, outline):
             # At once: whoever reads the pipe wants it while it happens.
-            print(safe(line), flush=True)  # noqa: T201
+            print(safe(line), flush=True)  # noqa: T201 - this view is for pipes
 
     def connection_lost(self, reason: str) -> None:
         """Print that too."""
-        print(f"connection lost ({reason}), trying again", flush=True)  # noqa: T201
+        print(f"connection lost ({reason}), trying again", flush=True)  # noqa: T201 - this view is for pipes
 
     def close(self) -> None:
         """Nothing to undo."""

@@ -19,7 +19,7 @@ class Publisher:
         self._claim, self._retention, self._store, self._recorder = claim, retention, store, recorder
 
     def move_in(self, fact: facts.Checkpoint) -> Checkpoint:
-        """Hash the folder and move it into the store: not listed yet, and swept if it never is. Raises OSError."""
+        """Hash the folder and move it into the store: not listed yet. Raises OSError."""
         files = list_files(fact.path / "model")
         state_files = list_files(fact.path / "state")
         write_manifest(fact.path / "model", files)

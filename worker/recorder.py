@@ -35,7 +35,7 @@ class Recorder:
         self._steps: int | None = job.plan.get("steps")
         self._progress: dict[str, Any] = dict(job.progress or {})
         self._latest: dict[str, Any] = dict(job.latest or {})
-        self._updated_at: float | None = None
+        self._updated: tuple[float, int] | None = None  # when the newest update was told, and which it was
         self._seconds_per_update: float | None = None
 
     def write(self, fact: Batch | Epoch | Sample | Preparing | Warned) -> None:
@@ -104,10 +104,12 @@ class Recorder:
         if fact.tokens_per_second is None:  # not the end of a window
             return
         now = time.monotonic()
-        if self._updated_at is not None:
-            seconds, known = now - self._updated_at, self._seconds_per_update
+        if self._updated is not None:
+            at, step = self._updated
+            # With log_every several updates lie between two that are told.
+            seconds, known = (now - at) / (fact.step - step), self._seconds_per_update
             self._seconds_per_update = seconds if known is None else known + _SMOOTHING * (seconds - known)
-        self._updated_at = now
+        self._updated = (now, fact.step)
         self._latest["grad_norm"] = fact.grad_norm
         self._progress |= {"step": fact.step, "tokens_per_second": fact.tokens_per_second}
         if self._steps:

@@ -10,7 +10,8 @@ from cli.screen import answer, note, table
 from core.errors import InvalidInput
 from core.settings import load_settings
 
-# What these commands stand on takes a second to import: commands that only speak HTTP must not wait for it.
+# What these commands stand on takes a second to import: commands that only speak HTTP must not wait for it, so it is
+# imported where it is used.
 
 app = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys (on the server's machine).")
 
@@ -27,8 +28,8 @@ def create(
     expires: Annotated[str | None, typer.Option(help="How long it lives: 12h, 30d, 8w. Default: for ever.")] = None,
 ) -> None:
     """Make a key and print it, alone on its line: the one time it can be seen."""
-    from cli.operator_database import opened  # noqa: PLC0415
-    from core import keys  # noqa: PLC0415
+    from cli.operator_database import opened  # noqa: PLC0415 - see above
+    from core import keys  # noqa: PLC0415 - see above
 
     if not owner.strip():
         raise InvalidInput("An owner needs a name: --owner NAME.")
@@ -43,8 +44,8 @@ def create(
 @app.command("list")
 def list_() -> None:
     """List every key: its prefix, never the key itself."""
-    from cli.operator_database import opened  # noqa: PLC0415
-    from core import keys  # noqa: PLC0415
+    from cli.operator_database import opened  # noqa: PLC0415 - see above
+    from core import keys  # noqa: PLC0415 - see above
 
     with opened(load_settings()) as work, work.reading() as session:
         found = keys.list_keys(session)
@@ -60,8 +61,8 @@ def list_() -> None:
 @app.command()
 def revoke(prefix: Annotated[str, typer.Argument(help="As `epochd keys list` shows it.")]) -> None:
     """Make a key useless from now on."""
-    from cli.operator_database import opened  # noqa: PLC0415
-    from core import keys  # noqa: PLC0415
+    from cli.operator_database import opened  # noqa: PLC0415 - see above
+    from core import keys  # noqa: PLC0415 - see above
 
     with opened(load_settings()) as work, work.begin() as session:
         keys.revoke(session, prefix.removeprefix("epochd_"))

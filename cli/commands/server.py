@@ -16,14 +16,14 @@ def up() -> None:
 
     Ctrl-C saves what is running and stops everything. Started again, it goes on with it.
     """
-    from cli.local_stack import run  # noqa: PLC0415
+    from cli.local_stack import run  # noqa: PLC0415 - a second to import
 
     run(load_settings(), _say, StopSignals())
 
 
 def migrate() -> None:
     """Bring the database to this version's tables. `epochd up` does it by itself."""
-    from cli.operator_database import bring_up_to_date  # noqa: PLC0415
+    from cli.operator_database import bring_up_to_date  # noqa: PLC0415 - a second to import
 
     bring_up_to_date(load_settings())
     answer("The database is up to date.")

@@ -1,6 +1,7 @@
 """Facts become events: once, in order, the same on the live tail and in SQL, whatever the database does meanwhile."""
 
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,6 +120,21 @@ def test_the_row_shows_how_far_the_run_is(house: House, recorder: Recorder, clai
         "grad_norm": 0.5,
         "validation_loss": 2.0,
     }
+
+
+def test_the_time_left_counts_the_updates_that_are_not_told(
+    house: House, recorder: Recorder, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("worker.recorder.time", clock)
+    recorder.plan(_plan(100))
+    recorder.write(_batch(10, tokens_per_second=1.0))
+    clock.now = 105.0
+    recorder.write(_batch(20, tokens_per_second=1.0))
+    recorder.flush()
+    progress = house.job(claim.job_id).progress
+    assert progress
+    assert progress["eta_seconds"] == 80 * 5.0 / 10
 
 
 def test_who_lost_the_job_writes_nothing(house: House, recorder: Recorder, claim: Claim) -> None:
