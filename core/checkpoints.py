@@ -8,7 +8,8 @@ from sqlmodel import Session, col, select
 
 from core.checkpoint_files import FileEntry, manifest_sha256
 from core.errors import NotFound
-from core.models import Checkpoint
+from core.job_states import TERMINAL
+from core.models import Checkpoint, Job
 
 # The second newest is there for when the newest turns out damaged.
 STATES_KEPT = 2
@@ -84,6 +85,16 @@ def find(
     return found
 
 
+def at(session: Session, key: str) -> Checkpoint:
+    """Return the checkpoint whose folder lies under a key of the store. Raises NotFound."""
+    _, job_id, place = key.split("/")
+    fence, step = map(int, place.split("-"))
+    found = session.get(Checkpoint, (job_id, fence, step))
+    if found is None:
+        raise NotFound(f"The checkpoint of step {step} of {job_id} is no longer there.")
+    return found
+
+
 def is_published(session: Session, job_id: str, step: int) -> bool:
     """Say whether a checkpoint of this update is listed."""
     query = select(Checkpoint.step).where(Checkpoint.job_id == job_id, Checkpoint.step == step)
@@ -103,11 +114,14 @@ def newest_resumable(session: Session, job_id: str) -> Checkpoint | None:
 def retire(session: Session, job_id: str, keep: int) -> list[str]:
     """Delete what retention no longer keeps and return the store's keys to delete after the commit.
 
-    Kept are the newest `keep` and the best one; their training states only of the newest two.
+    Kept are the newest `keep`, the best one, and those that a live job goes on from; their training states only of the
+    newest two.
     """
     gone: list[str] = []
-    for place, row in enumerate(all_of(session, job_id)):
-        if place >= keep and not row.best:
+    rows = all_of(session, job_id)
+    needed = _needed_by_live_jobs(session, rows)
+    for place, row in enumerate(rows):
+        if place >= keep and not row.best and store_key(row) not in needed:
             gone.append(store_key(row))
             session.delete(row)
         elif place >= STATES_KEPT and row.state_files:
@@ -127,6 +141,11 @@ def remove(session: Session, checkpoint: Checkpoint) -> None:
         )
     )
     _mark_best(session, checkpoint.job_id)
+
+
+def _needed_by_live_jobs(session: Session, rows: list[Checkpoint]) -> set[str | None]:
+    named = col(Job.base_checkpoint).in_([store_key(row) for row in rows])
+    return set(session.exec(select(Job.base_checkpoint).where(named, col(Job.status).not_in(TERMINAL))))
 
 
 def _mark_best(session: Session, job_id: str) -> None:

@@ -73,7 +73,7 @@ def submit(
                 f"Idempotency-Key {idempotency_key!r} was used for another request ({earlier.id}). Use a new key."
             )
         return earlier, False
-    spec, plan = submission.prepare(session, owner_id, spec, limits)
+    spec, plan, base_checkpoint = submission.prepare(session, owner_id, spec, limits)
     job = Job(
         id=new_id("job"),
         owner_id=owner_id,
@@ -84,6 +84,7 @@ def submit(
         plan=plan,
         dataset_id=spec.dataset,
         validation_dataset_id=spec.validation.dataset if isinstance(spec.validation, ValidationDataset) else None,
+        base_checkpoint=base_checkpoint,
         idempotency_key=idempotency_key,
         request_sha256=request_sha256,
         max_failures=spec.max_failures,

@@ -96,6 +96,9 @@ class Job(SQLModel, table=True):
     dataset_id: str = Field(foreign_key="datasets.id", index=True)
     validation_dataset_id: str | None = Field(default=None, foreign_key="datasets.id")
 
+    # The store's key of the very checkpoint that the job goes on from: an epoch's number can come to mean another one.
+    base_checkpoint: str | None = Field(default=None, index=True)
+
     idempotency_key: str | None = None
     request_sha256: str
 

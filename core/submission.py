@@ -1,6 +1,6 @@
 """From a client's spec to one that can run: every reference checked and resolved, and the plan."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlmodel import Session
 
@@ -12,8 +12,16 @@ from core.plan import Base, first_plan
 from core.settings import Settings
 
 
-def prepare(session: Session, owner_id: str, spec: JobSpec, limits: Settings) -> tuple[JobSpec, dict[str, Any]]:
-    """Check a spec against what exists, and return it with every reference resolved, and its plan.
+class Prepared(NamedTuple):
+    """A spec with every reference resolved, its plan, and the store's key of the checkpoint to go on from, if any."""
+
+    spec: JobSpec
+    plan: dict[str, Any]
+    base_checkpoint: str | None
+
+
+def prepare(session: Session, owner_id: str, spec: JobSpec, limits: Settings) -> Prepared:
+    """Check a spec against what exists.
 
     Raises InvalidInput, with the field, where a dataset or a checkpoint is missing or the job could never run.
     """
@@ -21,10 +29,10 @@ def prepare(session: Session, owner_id: str, spec: JobSpec, limits: Settings) ->
     validation = None
     if isinstance(spec.validation, ValidationDataset):
         validation = _referenced_dataset(session, owner_id, spec.validation.dataset, ("validation", "dataset"))
-    base = None
+    base = base_checkpoint = None
     if isinstance(spec.model, EarlierModel):
-        spec, base = _resolve_base(session, owner_id, spec, spec.model)
-    return spec, first_plan(spec, dataset, validation, base, limits)
+        spec, base, base_checkpoint = _resolve_base(session, owner_id, spec, spec.model)
+    return Prepared(spec, first_plan(spec, dataset, validation, base, limits), base_checkpoint)
 
 
 def _referenced_dataset(session: Session, owner_id: str, dataset_id: str, loc: tuple[str, ...]) -> Dataset:
@@ -34,7 +42,7 @@ def _referenced_dataset(session: Session, owner_id: str, dataset_id: str, loc: t
         raise InvalidInput.at(loc, error.detail) from error
 
 
-def _resolve_base(session: Session, owner_id: str, spec: JobSpec, model: EarlierModel) -> tuple[JobSpec, Base]:
+def _resolve_base(session: Session, owner_id: str, spec: JobSpec, model: EarlierModel) -> tuple[JobSpec, Base, str]:
     reference = model.checkpoint
     try:
         job = job_queries.get(session, owner_id, reference.job)
@@ -49,7 +57,8 @@ def _resolve_base(session: Session, owner_id: str, spec: JobSpec, model: Earlier
         positions=origin.spec["sequence"]["max_length"],
         has_tokenizer=origin.spec["tokenizer"] is not None or "text" in texts.columns,
     )
-    return spec.model_copy(update={"model": model.model_copy(update={"checkpoint": fixed})}), base
+    spec = spec.model_copy(update={"model": model.model_copy(update={"checkpoint": fixed})})
+    return spec, base, checkpoints.store_key(found)
 
 
 def _origin(session: Session, job: Job) -> Job:

@@ -7,7 +7,7 @@ from core import checkpoints, datasets, jobs
 from core.checkpoint_files import FileEntry, verify
 from core.dataset_files import DataFile
 from core.errors import Corrupt, NotFound
-from core.job_spec import EarlierModel, JobSpec
+from core.job_spec import JobSpec
 from core.jobs import Claim
 from core.models import Checkpoint, Dataset, Job
 from core.store import Store
@@ -25,8 +25,8 @@ def make_assignment(
     spec = JobSpec.model_validate(job.spec)
     resume_from = _newest_sound(claim, work, store, warn)
     base_model = None
-    if resume_from is None and isinstance(spec.model, EarlierModel):
-        base_model = _base_model(spec.model, work, store)
+    if resume_from is None and job.base_checkpoint:
+        base_model = _base_model(job.base_checkpoint, work, store)
     return Assignment(
         spec=spec,
         dataset=_file(job.dataset_id, work, store),
@@ -59,14 +59,13 @@ def _set_aside(checkpoint: Checkpoint, claim: Claim, work: UnitOfWork, store: St
     store.set_aside(checkpoints.store_key(checkpoint))
 
 
-def _base_model(model: EarlierModel, work: UnitOfWork, store: Store) -> Path:
-    reference = model.checkpoint
+def _base_model(key: str, work: UnitOfWork, store: Store) -> Path:
     try:
         with work.reading() as session:
-            checkpoint = checkpoints.find(session, reference.job, reference.epoch)
+            checkpoint = checkpoints.at(session, key)
     except NotFound as error:
-        raise Corrupt(f"the checkpoint to go on from is gone: {error.detail}") from error
-    folder = store.fetch(checkpoints.store_key(checkpoint)) / "model"
+        raise Corrupt(error.detail) from error
+    folder = store.fetch(key) / "model"
     verify(folder, _entries(checkpoint.files))
     return folder
 

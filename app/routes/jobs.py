@@ -55,7 +55,7 @@ def create(
     if dry_run:
         response.status_code = 200
         with work.reading() as session:
-            return Plan.model_validate(submission.prepare(session, caller.owner_id, body.spec, settings)[1])
+            return Plan.model_validate(submission.prepare(session, caller.owner_id, body.spec, settings).plan)
     try:
         job, new = submit()
     except sa.exc.IntegrityError:

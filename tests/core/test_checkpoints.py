@@ -95,6 +95,30 @@ def test_keeping_one_keeps_the_newest_and_the_best(house: House) -> None:
     assert [row.step for row in house.checkpoints(claim.job_id)] == [3, 1]
 
 
+@pytest.mark.parametrize(("asked", "step"), [("latest", 3), ("best", 2), (1, 3)])
+def test_a_job_goes_on_from_the_very_checkpoint_it_named_and_retention_spares_it(
+    house: House, asked: object, step: int
+) -> None:
+    claim = house.running()
+    for published, loss in ((1, 5.0), (2, 1.0), (3, 4.0)):
+        house.publish(claim, published, epoch=1, loss=loss)
+    child = house.submit(model={"checkpoint": {"job": claim.job_id, "epoch": asked}})
+    for published in (4, 5):  # of the same epoch, and better than any before
+        house.publish(claim, published, epoch=1, loss=0.5)
+
+    def kept() -> list[int]:
+        house.do(checkpoints.retire, claim.job_id, 1)
+        return [row.step for row in house.checkpoints(claim.job_id)]
+
+    assert kept() == [5, step]
+    with house.work.reading() as session:
+        assert checkpoints.at(session, child.base_checkpoint or "").step == step
+    house.cancel(child.id)
+    assert kept() == [5]
+    with house.work.reading() as session, pytest.raises(NotFound, match="no longer there"):
+        checkpoints.at(session, child.base_checkpoint or "")
+
+
 def test_without_a_state_nothing_can_go_on(house: House) -> None:
     claim = house.running()
     house.publish(claim, 1, state=False)

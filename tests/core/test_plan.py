@@ -38,7 +38,7 @@ def test_the_count_of_parameters_is_the_real_model_s(config: Gpt2Config | LlamaC
 
 def _plan(house: House, **fields: Any) -> dict[str, Any]:
     with house.work.reading() as session:
-        return submission.prepare(session, house.owner_id, house.spec(**fields), house.limits)[1]
+        return submission.prepare(session, house.owner_id, house.spec(**fields), house.limits).plan
 
 
 def _refused(house: House, **fields: Any) -> tuple[str, tuple[str | int, ...]]:
