@@ -6,7 +6,6 @@ Everything is held in a few flat numpy arrays, 4 bytes a token, never in a Pytho
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from worker.training.tokenizer import encode
 Ids = npt.NDArray[np.int32]
 
 _ROWS_AT_ONCE = 1024
+_CHARACTERS_AT_ONCE = 2**20
 _SECONDS_BETWEEN_FACTS = 0.5
 
 
@@ -76,8 +76,8 @@ def tokenize(
     for rows in _chunks(read_rows(file)):
         row_ids, row_labels = _ids_and_labels(rows, tokenizer)
         lengths += [len(row) for row in row_ids]
-        ids.append(_flat(row_ids))
-        labels.append(ids[-1] if row_labels == row_ids else _flat(row_labels))
+        ids.append(np.concatenate(row_ids))
+        labels.append(ids[-1] if row_labels is None else np.concatenate(row_labels))
         done += len(rows)
         if time.monotonic() - told >= _SECONDS_BETWEEN_FACTS or done == total:
             told = time.monotonic()
@@ -89,28 +89,32 @@ def tokenize(
 
 
 def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+    """Take rows together, as many as are worth the tokenizer's while and no more than fit into memory."""
+    chunk, size = list[Row](), 0
+    for row in rows:
+        chunk.append(row)
+        size += len(row.text or row.input_ids or ())
+        if len(chunk) == _ROWS_AT_ONCE or size >= _CHARACTERS_AT_ONCE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
         yield chunk
 
 
-def _ids_and_labels(
-    rows: list[Row], tokenizer: PreTrainedTokenizerFast | None
-) -> tuple[list[list[int]], list[list[int]]]:
+def _ids_and_labels(rows: list[Row], tokenizer: PreTrainedTokenizerFast | None) -> tuple[list[Ids], list[Ids] | None]:
+    """Return the rows as ids and labels; no labels where they are the ids themselves."""
     texts = [row.text for row in rows if row.text is not None]
     if not texts:
-        ids = [row.input_ids or [] for row in rows]
-        return ids, [row.labels or [] for row in rows]
+        ids = [np.array(row.input_ids, dtype=np.int32) for row in rows]
+        if all(row.labels == row.input_ids for row in rows):
+            return ids, None
+        return ids, [np.array(row.labels, dtype=np.int32) for row in rows]
     if tokenizer is None:
         raise DataError(
             "The rows are text, but the run has no tokenizer.",
             "Give rows of input_ids, or a model or dataset that brings a tokenizer.",
         )
-    encoded = encode(tokenizer, texts)
-    return encoded, encoded
-
-
-def _flat(rows: list[list[int]]) -> Ids:
-    return np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=sum(map(len, rows)))
+    return encode(tokenizer, texts), None
 
 
 def check_vocabulary(tokens: Tokens, *, vocab_size: int, what: str) -> None:

@@ -1,16 +1,22 @@
 """Where the vocabulary comes from: learnt from the dataset, plain bytes, or an earlier checkpoint."""
 
+import re
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from worker.training.facts import Preparing
 
 END_OF_TEXT = "<|endoftext|>"
+
+_CHARACTERS_AT_ONCE = 2**20
+_WORD_END = re.compile(r"\S(?=\s)")
 
 
 def learn(texts: Iterable[str], *, rows: int, vocab_size: int) -> Generator[Preparing, None, Tokenizer]:
@@ -91,8 +97,30 @@ def load(folder: Path) -> PreTrainedTokenizerFast | None:
     return cast(PreTrainedTokenizerFast, loaded)
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
-    """Return the token ids of each text with the end of text behind it. Uses every core."""
-    end = tokenizer.eos_token_id
+def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[npt.NDArray[np.int32]]:
+    """Return the token ids of each text with the end of text behind it. Uses every core.
+
+    The tokenizer holds some 100 bytes for each token it returns: a long text is handed to it in parts.
+    """
+    end = np.array([tokenizer.eos_token_id], dtype=np.int32)
+    if sum(map(len, texts)) <= _CHARACTERS_AT_ONCE:
+        return [np.append(ids, end) for ids in _encode_at_once(tokenizer, texts)]
+    return [
+        np.concatenate([*(ids for part in _parts(text) for ids in _encode_at_once(tokenizer, [part])), end])
+        for text in texts
+    ]
+
+
+def _encode_at_once(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[npt.NDArray[np.int32]]:
     encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    return [[*encoding.ids, end] for encoding in encodings]
+    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Cut a long text where a word ends: no token of a byte-level tokenizer reaches over that into the next space."""
+    start = 0
+    for match in _WORD_END.finditer(text):
+        if match.end() - start >= _CHARACTERS_AT_ONCE:
+            yield text[start : match.end()]
+            start = match.end()
+    yield text[start:]

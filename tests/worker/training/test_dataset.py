@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.dataset_files import Row
 from core.job_spec import ValidationFraction
 from tests.worker.training.tiny import prepared, sequences, tokens, write_rows
 from worker.training import dataset, tokenizer
@@ -92,3 +93,10 @@ def test_hold_out_keeps_rows_on_both_sides(rows: int, fraction: float, held: int
     assert len(out) == held
     assert sorted([*kept, *out]) == list(range(rows))
     assert np.array_equal(out, hold_out(rows, count, seed=1)[1])
+
+
+def test_rows_are_taken_together_only_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_CHARACTERS_AT_ONCE", 25)
+    rows = [Row(text="a" * 10) for _ in range(5)] + [Row(text="b" * 1000), Row(input_ids=[1] * 30, labels=[1] * 30)]
+    taken = [[len(row.text or row.input_ids or ()) for row in chunk] for chunk in dataset._chunks(iter(rows))]
+    assert taken == [[10, 10, 10], [10, 10, 1000], [30]]

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.worker.training.tiny import prepared, texts
 from worker.training import tokenizer
@@ -15,6 +17,10 @@ ODD_TEXT = "naïve — 東京 🙂\ttabs  spaces , punctuation ! 'quotes'\r\nend
 
 def learnt(vocab_size: int = 300) -> "tokenizer.Tokenizer":
     return prepared(tokenizer.learn(texts(50), rows=50, vocab_size=vocab_size))
+
+
+def _ids(words: PreTrainedTokenizerFast, text: str) -> list[int]:
+    return tokenizer.encode(words, [text])[0].tolist()
 
 
 def test_learning_is_deterministic_across_processes() -> None:
@@ -37,7 +43,7 @@ def test_learning_tells_how_far_it_is() -> None:
 def test_bytes_are_their_own_ids() -> None:
     words = tokenizer.for_transformers(tokenizer.of_bytes(), max_length=8)
     assert len(words) == 257
-    assert tokenizer.encode(words, [ODD_TEXT]) == [[*ODD_TEXT.encode(), 256]]
+    assert _ids(words, ODD_TEXT) == [*ODD_TEXT.encode(), 256]
 
 
 @pytest.mark.parametrize("kind", ["learnt", "bytes"])
@@ -49,10 +55,19 @@ def test_auto_tokenizer_loads_what_is_saved(kind: str, tmp_path: Path) -> None:
     assert loaded.eos_token == loaded.bos_token == loaded.pad_token == "<|endoftext|>"
     for text in [ODD_TEXT, *texts(5)]:
         ids = loaded(text)["input_ids"]
-        assert [*ids, loaded.eos_token_id] == tokenizer.encode(words, [text])[0]
+        assert [*ids, loaded.eos_token_id] == _ids(words, text)
         assert loaded.decode(ids) == text
-    assert tokenizer.encode(tokenizer.load(tmp_path), [ODD_TEXT]) == tokenizer.encode(words, [ODD_TEXT])
+    assert _ids(tokenizer.load(tmp_path), ODD_TEXT) == _ids(words, ODD_TEXT)
 
 
 def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
     assert tokenizer.load(tmp_path) is None
+
+
+@given(st.text(st.sampled_from("ab'1 \n\t\u3000東,<|endoftext|>"), max_size=60))
+def test_a_long_text_in_parts_has_the_ids_of_the_whole(text: str) -> None:
+    words = tokenizer.for_transformers(learnt(), max_length=8)
+    with pytest.MonkeyPatch.context() as patch:
+        whole = _ids(words, text)
+        patch.setattr(tokenizer, "_CHARACTERS_AT_ONCE", 3)
+        assert _ids(words, text) == whole
