@@ -12,7 +12,7 @@ from core.events import Cursor, Event
 from core.jobs import Claim
 from core.models import Job, utc_now
 from core.unit_of_work import UnitOfWork
-from worker.training.facts import Batch, Epoch, Fact, Planned, Preparing, Sample, Warned
+from worker.training.facts import Alive, Batch, Epoch, Fact, Planned, Preparing, Sample, Warned
 
 FLUSH_SECONDS = 1.0
 # Weight of the newest update in the smoothed time per update: the ETA follows a change within some 20 updates.
@@ -33,7 +33,8 @@ class Recorder:
         self._lock = Lock()
         self._flushed_at = time.monotonic()
         self._steps: int | None = job.plan.get("steps")
-        self._progress: dict[str, Any] = dict(job.progress or {})
+        # What was left of the time is not known again before this attempt's second update.
+        self._progress: dict[str, Any] = (job.progress or {}) | ({"eta_seconds": None} if job.progress else {})
         self._latest: dict[str, Any] = dict(job.latest or {})
         self._updated: tuple[float, int] | None = None  # when the newest update was told, and which it was
         self._seconds_per_update: float | None = None
@@ -48,6 +49,12 @@ class Recorder:
             event = self._next_event(fact.fact, _data(fact))
             self._unflushed.append(event)
             self._work.live_log.publish(self._claim.job_id, [event])
+
+    def follow(self, fact: Alive) -> None:
+        """Show how far the run is, without an event."""
+        with self._lock:
+            self._progress |= {"epoch": fact.epoch}
+            self._follow_step(fact.step)
 
     def plan(self, fact: Planned) -> None:
         """Put the trainer's exact plan in the place of the first one, its warnings into the log. Raises FenceLost."""
@@ -103,21 +110,23 @@ class Recorder:
         self._progress |= {"epoch": fact.epoch, "batch": fact.batch}
         if fact.tokens_per_second is None:  # not the end of a window
             return
-        now = time.monotonic()
-        if self._updated is not None:
-            at, step = self._updated
-            # With log_every several updates lie between two that are told.
-            seconds, known = (now - at) / (fact.step - step), self._seconds_per_update
-            self._seconds_per_update = seconds if known is None else known + _SMOOTHING * (seconds - known)
-        self._updated = (now, fact.step)
         self._latest["grad_norm"] = fact.grad_norm
-        self._progress |= {"step": fact.step, "tokens_per_second": fact.tokens_per_second}
+        self._progress["tokens_per_second"] = fact.tokens_per_second
+        self._follow_step(fact.step)
+
+    def _follow_step(self, step: int) -> None:
+        now = time.monotonic()
+        if self._updated is not None and step > self._updated[1]:
+            at, before = self._updated
+            # With log_every several updates lie between two that are told.
+            seconds, known = (now - at) / (step - before), self._seconds_per_update
+            self._seconds_per_update = seconds if known is None else known + _SMOOTHING * (seconds - known)
+        self._updated = (now, step)
+        self._progress["step"] = step
+        if self._steps and self._seconds_per_update is not None:
+            self._progress["eta_seconds"] = (self._steps - step) * self._seconds_per_update
         if self._steps:
-            left = self._steps - fact.step
-            self._progress["fraction"] = fact.step / self._steps
-            self._progress["eta_seconds"] = (
-                None if self._seconds_per_update is None else left * self._seconds_per_update
-            )
+            self._progress["fraction"] = step / self._steps
 
 
 def _data(fact: Fact) -> dict[str, Any]:

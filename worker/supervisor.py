@@ -30,6 +30,7 @@ from worker.publisher import Publisher
 from worker.recorder import Recorder
 from worker.trainer_process import Bench, TrainerProcess
 from worker.training.facts import (
+    Alive,
     Batch,
     Checkpoint,
     Epoch,
@@ -117,7 +118,9 @@ class Supervisor:
         try:
             for fact in trainer.facts():
                 self._heard_at = time.monotonic()
-                if isinstance(fact, Batch | Epoch | Sample | Preparing | Warned):
+                if isinstance(fact, Alive):
+                    self._recorder.follow(fact)
+                elif isinstance(fact, Batch | Epoch | Sample | Preparing | Warned):
                     self._recorder.write(fact)
                     self._stepping |= isinstance(fact, Batch)
                 else:

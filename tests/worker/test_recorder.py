@@ -17,7 +17,7 @@ from tests.house import LOST, House
 from tests.outage import away, commits_are_in_doubt, commits_fail
 from tests.services import RedisServer
 from worker.recorder import Recorder
-from worker.training.facts import Batch, Epoch, Planned, Preparing, Sample, Warned
+from worker.training.facts import Alive, Batch, Epoch, Planned, Preparing, Sample, Warned
 
 
 @pytest.fixture
@@ -135,6 +135,19 @@ def test_the_time_left_counts_the_updates_that_are_not_told(
     progress = house.job(claim.job_id).progress
     assert progress
     assert progress["eta_seconds"] == 80 * 5.0 / 10
+
+
+def test_a_sign_of_life_moves_the_progress_and_writes_no_event(house: House, recorder: Recorder, claim: Claim) -> None:
+    recorder.plan(_plan(100))
+    before = house.log(claim.job_id)
+    for step in (20, 40):
+        recorder.follow(Alive(epoch=2, step=step))
+    recorder.flush()
+    progress = house.job(claim.job_id).progress
+    assert progress
+    assert (progress["epoch"], progress["step"], progress["fraction"]) == (2, 40, 0.4)
+    assert progress["eta_seconds"] >= 0
+    assert house.log(claim.job_id) == before
 
 
 def test_who_lost_the_job_writes_nothing(house: House, recorder: Recorder, claim: Claim) -> None:

@@ -1,5 +1,7 @@
 """The loss on rows that are not trained on."""
 
+from collections.abc import Generator
+
 import numpy as np
 import torch
 
@@ -8,8 +10,13 @@ from worker.training.dataset import Sequences
 from worker.training.update import MemoryBudget
 
 
-def evaluate(learner: Learner, sequences: Sequences, *, batch_size: int, budget: MemoryBudget) -> tuple[float, float]:
-    """Return the mean loss and the accuracy over all tokens of the sequences. Leaves the model in training mode."""
+def evaluate(
+    learner: Learner, sequences: Sequences, *, batch_size: int, budget: MemoryBudget
+) -> Generator[None, None, tuple[float, float]]:
+    """Return the mean loss and the accuracy over all tokens of the sequences. Leaves the model in training mode.
+
+    Yields after every batch, so that the caller can tell that it is alive.
+    """
     by_length = np.argsort(sequences.lengths, kind="stable")
     losses, hits = [], []
     learner.model.train(mode=False)
@@ -19,6 +26,7 @@ def evaluate(learner: Learner, sequences: Sequences, *, batch_size: int, budget:
                 loss, correct = learner.token_loss(sequences, piece)
                 losses.append(loss.double())
                 hits.append(correct)
+            yield
     learner.model.train()
     tokens = int(sequences.loss_tokens.sum())
     return torch.stack(losses).sum().item() / tokens, torch.stack(hits).sum().item() / tokens

@@ -69,6 +69,14 @@ class Batch(_Fact):
     tokens_per_second: float | None = None
 
 
+class Alive(_Fact):
+    """Where the run is, told every few seconds at most: where `log_every` or an evaluation would make it silent."""
+
+    fact: Literal["alive"] = "alive"
+    epoch: int
+    step: int
+
+
 class Epoch(_Fact):
     """A whole epoch: loss and accuracy over all its tokens. Perplexity is of the validation loss where there is one."""
 
@@ -136,7 +144,7 @@ class Failed(_Fact):
 
 
 Fact = Annotated[
-    Ready | Preparing | Planned | Batch | Epoch | Sample | Checkpoint | Warned | Stopped | Finished | Failed,
+    Ready | Preparing | Planned | Batch | Alive | Epoch | Sample | Checkpoint | Warned | Stopped | Finished | Failed,
     Field(discriminator="fact"),
 ]
 

@@ -10,9 +10,10 @@ from typing import TypeVar
 from worker.training import checkpoints, evaluation, sampling
 from worker.training.assignment import Assignment
 from worker.training.batches import Window, windows_after
-from worker.training.facts import Checkpoint, Epoch, Fact, Finished, Sample, Stopped
+from worker.training.facts import Alive, Checkpoint, Epoch, Fact, Finished, Sample, Stopped
 from worker.training.learning_rate import learning_rate
 from worker.training.preparation import Run, prepare
+from worker.training.pulse import Pulse
 from worker.training.run_state import EpochSums
 from worker.training.telling import Telling
 from worker.training.update import Outcome, update
@@ -39,14 +40,15 @@ def train(assignment: Assignment, should_stop: Callable[[], bool]) -> Iterator[F
         yield Stopped(step=saved_step)
         return
 
-    telling = Telling(run)
+    pulse = Pulse()
+    telling = Telling(run, pulse)
     for window in _windows_to_do(run):
         rate = _learning_rate(run, window)
         yield from telling.tell(window, _update(run, window, rate), rate)
         stopping = should_stop() and window.step < run.plan.steps
         if window.ends_epoch or stopping or _checkpoint_is_due(run, window):
             yield from telling.rest()
-            yield from _pause(run, window, stopping)
+            yield from _pause(run, window, pulse, stopping=stopping)
             telling.restart_clock()
         if stopping:
             yield Stopped(step=window.step)
@@ -106,10 +108,10 @@ def _update(run: Run, window: Window, rate: float) -> Outcome:
     return outcome
 
 
-def _pause(run: Run, window: Window, stopping: bool) -> Iterator[Fact]:
+def _pause(run: Run, window: Window, pulse: Pulse, *, stopping: bool) -> Generator[Fact, None, None]:
     """Do what is due between two updates: close the epoch, then save, so that no resume tells an epoch twice."""
     if window.ends_epoch:
-        closed = _close_epoch(run, window)
+        closed = yield from _close_epoch(run, window, pulse)
         yield closed
         yield from _samples(run, window)
         loss, accuracy, validation_loss = closed.loss, closed.accuracy, closed.validation_loss
@@ -136,14 +138,15 @@ def _checkpoint_is_due(run: Run, window: Window) -> bool:
     return wanted.every_steps is not None and window.step % wanted.every_steps == 0
 
 
-def _close_epoch(run: Run, window: Window) -> Epoch:
+def _close_epoch(run: Run, window: Window, pulse: Pulse) -> Generator[Alive, None, Epoch]:
     """Evaluate, and start the sums of the next epoch."""
     sums = run.state.sums
     validation_loss = validation_accuracy = None
     if run.validation is not None:
-        validation_loss, validation_accuracy = evaluation.evaluate(
+        evaluating = evaluation.evaluate(
             run.learner, run.validation, batch_size=run.spec.training.batch_size, budget=run.budget
         )
+        validation_loss, validation_accuracy = yield from _with_pulse(evaluating, window, pulse)
     run.state.sums = EpochSums()
     return Epoch(
         epoch=window.epoch,
@@ -155,6 +158,17 @@ def _close_epoch(run: Run, window: Window) -> Epoch:
         perplexity=_perplexity(sums.mean_loss if validation_loss is None else validation_loss),
         seconds=sums.seconds,
     )
+
+
+def _with_pulse(work: Generator[None, None, R], window: Window, pulse: Pulse) -> Generator[Alive, None, R]:
+    """Do work to its end, and show between its pieces that the run is alive."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        yield from pulse.beat(epoch=window.epoch, step=window.step)
 
 
 def _perplexity(loss: float | None) -> float | None:

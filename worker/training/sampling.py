@@ -1,5 +1,7 @@
 """What the model makes of a prompt."""
 
+from collections.abc import Iterator
+
 import torch
 from transformers import PreTrainedTokenizerFast
 
@@ -10,18 +12,15 @@ from worker.training.randomness import reseed
 
 def write(
     learner: Learner, tokenizer: PreTrainedTokenizerFast, samples: Samples, *, seed: int, epoch: int
-) -> list[tuple[str, str]]:
-    """Return each prompt with its continuation, which follows from (seed, epoch). Leaves the model in training mode.
+) -> Iterator[tuple[str, str]]:
+    """Yield each prompt with its continuation, which follows from (seed, epoch). Leaves the model in training mode.
 
     Of a prompt too long for the model's positions the tail is used; an empty one starts at the beginning of a text.
     """
     learner.model.train(mode=False)
-    texts = [
-        _continue(learner, tokenizer, prompt, samples, (seed, epoch, number))
-        for number, prompt in enumerate(samples.prompts)
-    ]
+    for number, prompt in enumerate(samples.prompts):
+        yield prompt, _continue(learner, tokenizer, prompt, samples, (seed, epoch, number))
     learner.model.train()
-    return list(zip(samples.prompts, texts, strict=True))
 
 
 def _continue(

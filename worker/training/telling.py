@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from worker.training.batches import Window
 from worker.training.errors import Diverged
-from worker.training.facts import Batch, Warned
+from worker.training.facts import Alive, Batch, Warned
 from worker.training.preparation import Run
+from worker.training.pulse import Pulse
 from worker.training.update import Numbers, Outcome
 
 # So many windows without a finite gradient are no accident any more.
@@ -26,8 +27,8 @@ class _Computed:
 class Telling:
     """The facts of each window, in order: one window late on a GPU, which then always has work queued; else at once."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, pulse: Pulse) -> None:
+        self._run, self._pulse = run, pulse
         self._late = 1 if run.learner.device.type == "cuda" else 0
         self._waiting: deque[_Computed] = deque()
         self._since = time.perf_counter()
@@ -36,18 +37,18 @@ class Telling:
         """Leave what happened until now out of the speed."""
         self._since = time.perf_counter()
 
-    def tell(self, window: Window, outcome: Outcome, rate: float) -> Iterator[Batch | Warned]:
+    def tell(self, window: Window, outcome: Outcome, rate: float) -> Iterator[Batch | Alive | Warned]:
         """Take in a window and tell of those that are due. Raises Diverged after too many discarded in a row."""
         self._waiting.append(_Computed(window, outcome, rate))
         while len(self._waiting) > self._late:
             yield from self._tell(self._waiting.popleft())
 
-    def rest(self) -> Iterator[Batch | Warned]:
+    def rest(self) -> Iterator[Batch | Alive | Warned]:
         """Tell of every window taken in so far."""
         while self._waiting:
             yield from self._tell(self._waiting.popleft())
 
-    def _tell(self, computed: _Computed) -> Iterator[Batch | Warned]:
+    def _tell(self, computed: _Computed) -> Iterator[Batch | Alive | Warned]:
         numbers = computed.outcome.read()
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
@@ -73,6 +74,8 @@ class Telling:
         state.sums.seconds += seconds
         if window.step % self._run.spec.training.log_every == 0 or window.step == state.steps:
             yield from _batch_facts(computed, numbers, tokens, seconds)
+        else:
+            yield from self._pulse.beat(epoch=window.epoch, step=window.step)
         if state.discarded_in_a_row >= min(_DISCARDED_IN_A_ROW, state.steps):
             raise Diverged(
                 f"{state.discarded_in_a_row} windows in a row, up to step {window.step}, had no finite gradient.",

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.worker.training.tiny import GPT2, LLAMA, assignment, of, prepared, ragged_rows, run, texts, write_rows
+from worker.training import pulse
 from worker.training.errors import Diverged
-from worker.training.facts import Batch, Checkpoint, Epoch, Finished, Planned, Preparing, Sample, Stopped, Warned
+from worker.training.facts import Alive, Batch, Checkpoint, Epoch, Finished, Planned, Preparing, Sample, Stopped, Warned
 from worker.training.learning_rate import learning_rate
 from worker.training.loop import train
 from worker.training.preparation import prepare
@@ -101,6 +102,15 @@ def test_log_every_tells_every_nth_step_and_the_last(tmp_path: Path) -> None:
     [epoch], [plan] = of(facts, Epoch), of(facts, Planned)
     assert epoch.loss is not None
     assert plan.tokens_per_epoch > sum(b.tokens for b in of(facts, Batch))
+
+
+def test_a_run_with_little_to_tell_shows_that_it_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "BEAT_SECONDS", 0.0)
+    training = {"epochs": 1, "batch_size": 4, "log_every": 1000}
+    facts = run(assignment(tmp_path, ragged_rows(24), training=training, validation={"fraction": 0.5}))
+    # Three updates, of which the last is told, then an evaluation of three batches.
+    assert [(a.epoch, a.step) for a in of(facts, Alive)] == [(1, 1), (1, 2), (1, 3), (1, 3), (1, 3)]
+    assert [b.step for b in of(facts, Batch)] == [3]
 
 
 @pytest.mark.parametrize(

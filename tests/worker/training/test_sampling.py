@@ -21,7 +21,7 @@ def test_texts_follow_from_seed_epoch_and_prompt() -> None:
 
     def write(seed: int, epoch: int) -> list[tuple[str, str]]:
         torch.rand(3)
-        return sampling.write(tiny, words, samples, seed=seed, epoch=epoch)
+        return list(sampling.write(tiny, words, samples, seed=seed, epoch=epoch))
 
     first = write(1, 1)
     assert first == write(1, 1)
@@ -32,7 +32,7 @@ def test_texts_follow_from_seed_epoch_and_prompt() -> None:
 
 def test_the_model_is_in_training_mode_again() -> None:
     tiny, words = byte_learner()
-    sampling.write(tiny, words, Samples(prompts=["a"], max_new_tokens=1), seed=0, epoch=1)
+    list(sampling.write(tiny, words, Samples(prompts=["a"], max_new_tokens=1), seed=0, epoch=1))
     assert all(module.training for module in tiny.model.modules())
 
 
