@@ -36,9 +36,14 @@ class Client:
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url.rstrip("/")
+        if key and not (key.isascii() and key.isprintable()):
+            raise EpochdError("The key is no key of epochd's: it holds other characters. Correct EPOCHD_API_KEY.")
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         # No proxy stands between a machine and itself, whatever the environment says of the rest of the world.
-        self.uses_proxy = urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1")
+        try:
+            self.uses_proxy = urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1")
+        except ValueError as error:
+            raise self._no_address() from error
         self._http = httpx.Client(
             base_url=self.url, headers=self.headers, timeout=_TIMEOUT, trust_env=self.uses_proxy, follow_redirects=False
         )
@@ -101,10 +106,13 @@ class Client:
         except httpx.ConnectError as error:
             raise self.no_answer() from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise EpochdError(f"EPOCHD_URL is {self.url!r}, which is no http:// or https:// address.") from error
+            raise self._no_address() from error
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise Unanswered(f"The connection to {self.url} broke: {reason}. Try again.") from error
+
+    def _no_address(self) -> EpochdError:
+        return EpochdError(f"EPOCHD_URL is {self.url!r}, which is no http:// or https:// address.")
 
     def no_answer(self) -> Unanswered:
         """What to say when nobody listens at the address."""

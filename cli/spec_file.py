@@ -26,6 +26,10 @@ for _tag, _pattern, _first in (
     _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
 
 
+# Leading zeros make an octal number in YAML 1.1 alone.
+_Yaml12.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
+
 def read_spec(name: str) -> str:
     """Return the spec as the JSON text to send. `-` is standard input. Raises InvalidInput where it is neither."""
     text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
@@ -39,6 +43,8 @@ def read_spec(name: str) -> str:
     except yaml.MarkedYAMLError as error:
         place = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise InvalidInput(f"{name} is not YAML{place}: {error.problem}.") from error
+    except RecursionError as error:
+        raise InvalidInput(f"{name} is nested too deeply for a spec.") from error
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise InvalidInput(f"{name} cannot be read as a spec: {error}.") from error
 
@@ -48,4 +54,6 @@ def _is_json(text: str) -> bool:
         json.loads(text)
     except ValueError:
         return False
+    except RecursionError:
+        return True  # too deep for this parser: the server says so with more grace
     return True

@@ -44,13 +44,22 @@ def test_nobody_there(epochd: Main, monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
-def test_an_address_that_is_none(epochd: Main, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EPOCHD_URL", "localhost:8000")
+@pytest.mark.parametrize("address", ["localhost:8000", "http://[bad"])
+def test_an_address_that_is_none(epochd: Main, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("EPOCHD_URL", address)
 
     ended = epochd("jobs")
 
     assert ended.status == 1
-    assert "EPOCHD_URL is 'localhost:8000'" in ended.err
+    assert f"EPOCHD_URL is '{address}'" in ended.err
+
+
+def test_a_key_that_can_be_none(epochd: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPOCHD_API_KEY", "é")
+
+    ended = epochd("jobs")
+
+    assert (ended.status, "Correct EPOCHD_API_KEY" in ended.err) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -26,5 +26,7 @@ def main(*, supervised: bool) -> None:
     except BrokenPipeError:
         raise SystemExit(1) from None  # nobody listens any more
     except Exception as error:  # noqa: BLE001 - the one place where every failure becomes a fact
-        traceback.print_exc()
-        facts.write(as_failed(error))
+        failed = as_failed(error)
+        if failed.code == "internal":
+            traceback.print_exc()  # of every other failure the fact says all there is to say
+        facts.write(failed)

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from pathlib import Path
+from threading import Thread
 from typing import cast
 
 import numpy as np
@@ -39,12 +40,22 @@ def learn(texts: Iterable[str], *, rows: int, vocab_size: int) -> Generator[Prep
             yield text
             done += 1
 
+    learning: Future[None] = Future()
+
+    def learn_all() -> None:
+        try:
+            tokenizer.train_from_iterator(counted(), trainer)
+        except BaseException as error:  # noqa: BLE001 - the waiting side raises it
+            learning.set_exception(error)
+        else:
+            learning.set_result(None)
+
     yield Preparing(phase="tokenizer", done=0, total=rows)
-    with ThreadPoolExecutor(1, "learn-tokenizer") as pool:
-        learning = pool.submit(tokenizer.train_from_iterator, counted(), trainer)
-        while wait([learning], timeout=0.5).not_done:
-            yield Preparing(phase="tokenizer", done=done, total=rows)
-        learning.result()
+    # A daemon, and waited for by nobody: it cannot be interrupted, and a stop order must not wait for it.
+    Thread(target=learn_all, name="learn-tokenizer", daemon=True).start()
+    while wait([learning], timeout=0.5).not_done:
+        yield Preparing(phase="tokenizer", done=done, total=rows)
+    learning.result()
     yield Preparing(phase="tokenizer", done=rows, total=rows)
     return tokenizer
 

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from core.errors import InvalidInput
 from tests.worker.training.tiny import prepared, texts
 from worker.training import tokenizer
 
@@ -38,6 +41,30 @@ def test_learning_tells_how_far_it_is() -> None:
     facts = list(tokenizer.learn(texts(10), rows=10, vocab_size=300))
     assert (facts[0].done, facts[-1].done) == (0, 10)
     assert {(fact.phase, fact.total) for fact in facts} == {("tokenizer", 10)}
+
+
+@pytest.mark.timeout(30)
+def test_a_stop_does_not_wait_for_the_learning() -> None:
+    told = Event()
+
+    def endless() -> Iterator[str]:
+        yield "ab ab"
+        told.wait()
+
+    facts = tokenizer.learn(endless(), rows=2, vocab_size=300)
+    assert [next(facts).total for _ in range(2)] == [2, 2]
+    facts.close()
+    assert not told.is_set()
+    told.set()
+
+
+def test_an_error_in_the_texts_is_raised_where_they_are_learnt() -> None:
+    def broken() -> Iterator[str]:
+        yield "ab ab"
+        raise InvalidInput("line 2 cannot be read")
+
+    with pytest.raises(InvalidInput, match="line 2"):
+        list(tokenizer.learn(broken(), rows=2, vocab_size=300))
 
 
 def test_bytes_are_their_own_ids() -> None:
