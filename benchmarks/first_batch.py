@@ -89,6 +89,9 @@ def main() -> None:
         with local_stack(Path(folder) / "data") as client:
             with corpus.open("rb") as stream:
                 dataset = client.post("/datasets", files={"file": ("corpus.txt", stream)}).raise_for_status().json()
+            spec = {**SPEC, "dataset": dataset["id"]}
+            plan = client.post("/jobs", params={"dry_run": True}, json=spec).raise_for_status().json()
+            print(f"{plan['parameters']:,} parameters, {dataset['bytes']:,} bytes of text")
             for _ in range(RUNS):
                 time.sleep(PAUSE_SECONDS)
                 service.append(by_service(client, dataset["id"]))

@@ -15,6 +15,7 @@ import pytest
 from core import checkpoints
 from tests.app.played_worker import PlayedWorker
 from tests.app.served import ON_SQLITE, Api
+from tests.services import missing
 
 FILES = {"config.json": b'{"a": 1}', "empty.txt": b"", "model.safetensors": os.urandom(3 * 2**20 + 17)}
 ALL_OF_IT = FILES["model.safetensors"]
@@ -173,8 +174,9 @@ def test_the_archive_is_a_tar_of_exact_length_that_checks_itself(
 
 
 @ON_SQLITE
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_an_interrupted_download_goes_on_with_curl(api: Api, worker: PlayedWorker, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        missing("curl")
     url = f"http://127.0.0.1:{api.port}{listed(api, worker)['archive_url']}"
     whole = api.http.get(url).content
     (tmp_path / "part.tar").write_bytes(whole[:1_000_003])

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, Self
@@ -17,7 +18,7 @@ from tests.app.served import Api
 from tests.services import RedisServer, wait_for
 
 
-class Watcher:
+class Watcher(ABC):
     """Collects what it hears, until the server closes."""
 
     def __init__(self) -> None:
@@ -35,8 +36,9 @@ class Watcher:
         self._thread.start()
         return self
 
+    @abstractmethod
     def _run(self) -> None:
-        raise NotImplementedError
+        """Hear, until there is nothing more."""
 
     def wait_until_heard(self, told: list[Event]) -> None:
         """Wait for the last of the events."""

@@ -24,8 +24,7 @@ def test_last_words_and_a_growing_pause(tmp_path: Path, monkeypatch: pytest.Monk
     part.start()
 
     for pause in ("1 s", "2 s", "4 s"):
-        while not part.ended():
-            time.sleep(0.01)
+        wait_for(part.ended, what="the end of the part")
         part.tend(said.append)
         assert f"The part died (exit status 1) and is started again in {pause}" in said[-2]
         assert said[-1] == "  | I cannot live like this"

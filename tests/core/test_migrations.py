@@ -2,18 +2,21 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlmodel import SQLModel
+from sqlmodel import Session, SQLModel
 
-import core.models  # noqa: F401 - the tables register themselves
-from core.database import connect, migrate, schema_state
+from alembic import command
+from core.database import _alembic_config, connect, migrate, schema_state
 from core.errors import Unusable
+from core.models import Job
 from tests.services import PostgresServer
 
 
@@ -48,6 +51,41 @@ def test_migrating_again_changes_nothing(engine: sa.Engine) -> None:
     assert schema_state(engine) == "current"
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT name FROM owners").scalar_one() == "me"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_the_version_before_wrote_is_kept(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if kind == "sqlite":
+        engine = connect(f"sqlite:///{tmp_path / 'old.sqlite3'}")
+    else:
+        postgres: PostgresServer = request.getfixturevalue("postgres")
+        engine = connect(postgres.new_database(f"test_{uuid4().hex}"))
+    command.upgrade(_alembic_config(engine), "head-1")
+    with engine.begin() as connection:
+        for table, columns in _OF_THE_VERSION_BEFORE.items():
+            metadata = sa.MetaData()
+            connection.execute(sa.insert(sa.Table(table, metadata, autoload_with=connection)).values(columns))
+    assert schema_state(engine) == "older"
+    migrate(engine)
+    with Session(engine) as session:
+        job = session.get_one(Job, "job_1")
+        assert (job.name, job.spec, job.base_checkpoint) == ("kept", {"a": 1}, None)
+    engine.dispose()
+
+
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+_OF_THE_VERSION_BEFORE: dict[str, dict[str, Any]] = {
+    "owners": {"id": "own_1", "name": "me", "created_at": _NOW},
+    "datasets": {
+        **{"id": "ds_1", "owner_id": "own_1", "filename": "f", "format": "txt", "split": "line", "bytes": 1},
+        **{"sha256": "s", "rows": 1, "columns": [], "report": {}, "created_at": _NOW},
+    },
+    "jobs": {
+        **{"id": "job_1", "owner_id": "own_1", "name": "kept", "status": "queued", "priority": 0, "spec": {"a": 1}},
+        **{"plan": {}, "dataset_id": "ds_1", "request_sha256": "s", "fence": 0, "attempt": 0, "failures": 0},
+        **{"max_failures": 3, "created_at": _NOW},
+    },
+}
 
 
 def test_a_newer_database_is_refused_as_it_is(engine: sa.Engine) -> None:

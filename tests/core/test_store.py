@@ -7,6 +7,7 @@ import pytest
 
 from core.errors import Corrupt, Unusable
 from core.store import Store, open_store
+from tests.services import missing
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_what_is_not_adopted_is_deleted_whatever_happens(kept: Store, root: Path
 def test_what_comes_from_another_disk_is_copied_and_then_gone(kept: Store, root: Path) -> None:
     shm = Path("/dev/shm")
     if not shm.is_dir() or shm.stat().st_dev == root.stat().st_dev:
-        pytest.skip("there is no second file system")
+        missing("a second file system at /dev/shm")
     for key, make in (("f/1", lambda path: path.write_text("x")), ("f/2", _folder)):
         source = shm / f"epochd-test-{os.getpid()}-{key[-1]}"
         make(source)
