@@ -7,6 +7,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from cli.client import Client, Json
 from cli.screen import err
+from core.dataset_files import format_of
 
 _CHUNK_BYTES = 1 << 18
 
@@ -25,7 +26,11 @@ def transfer_bar() -> Progress:
 
 
 def push(client: Client, path: Path, split: str | None) -> Json:
-    """Upload a file and return the dataset that the server made of it."""
+    """Upload a file and return the dataset that the server made of it.
+
+    Raises InvalidInput, before a byte is sent, for a file of a format that epochd does not read.
+    """
+    format_of(path.name)
     size = path.stat().st_size
     with path.open("rb"), transfer_bar() as bar:
         return client.post(

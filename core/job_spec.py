@@ -5,6 +5,7 @@ imports nothing but pydantic.
 """
 
 from typing import Annotated, Any, Literal, Self
+from unicodedata import category
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -13,6 +14,13 @@ def _without_nul(text: str) -> str:
     # PostgreSQL cannot store NUL in text; SQLite can. Refused on both, so that they answer alike.
     if "\x00" in text:
         raise ValueError("must not contain the NUL character")
+    return text
+
+
+def _one_line(text: str) -> str:
+    # A name stands in tables and terminals: nothing in it may break a line or steer a screen.
+    if any(category(character) in ("Cc", "Zl", "Zp") for character in text):
+        raise ValueError("must be one line without control characters")
     return text
 
 
@@ -201,7 +209,7 @@ Tag = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValid
 class JobSpec(Strict):
     """A training job. Only `dataset` is required."""
 
-    name: ShortText = "untitled"
+    name: Annotated[ShortText, AfterValidator(_one_line)] = "untitled"
     dataset: ShortText
     validation: ValidationFraction | ValidationDataset | None = ValidationFraction()
     tokenizer: Literal["bytes"] | TrainedTokenizer | None = Field(

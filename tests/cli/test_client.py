@@ -122,3 +122,14 @@ def test_a_dataset_is_pushed_and_listed(on_stack: Main, tmp_path: Path) -> None:
     assert ended.out.count("\n") == 1
     assert "3 rows" in ended.err
     assert f"{ended.out.strip()}  lines.txt  txt     3" in on_stack("datasets", "list").out
+
+
+def test_a_file_of_another_format_is_refused_before_anything_is_sent(
+    epochd: Main, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EPOCHD_URL", "http://127.0.0.1:9")  # where nobody would answer
+    (tmp_path / "table.csv").write_text("a,b")
+
+    ended = epochd("datasets", "push", "table.csv")
+
+    assert (ended.status, "'table.csv' is neither" in ended.err) == (1, True)

@@ -86,6 +86,12 @@ def test_a_number_is_finite_and_nothing_else(path: str) -> None:
             _spec(_with(path, value))
 
 
+@pytest.mark.parametrize("name", ["two\\nlines", "\\u001b[31mred", "\\u2028", "\\u0085"])
+def test_a_name_is_one_line_that_steers_no_terminal(name: str) -> None:
+    with pytest.raises(ValidationError, match="one line without control characters"):
+        _spec(f'{{"dataset": "ds_1", "name": "a{name}b"}}')
+
+
 @pytest.mark.parametrize("path", STRINGS)
 def test_a_string_is_text_that_every_database_can_hold(path: str) -> None:
     bad = [

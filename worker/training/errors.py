@@ -68,7 +68,11 @@ def as_failed(error: BaseException) -> Failed:
     if isinstance(error, InvalidInput):
         return Failed(code="data", message=error.detail, hint="Correct the dataset, upload it and submit a new job.")
     if is_out_of_memory(error):
-        return Failed(code="out_of_memory", message=f"Out of memory: {_first_line(error)}", hint=MEMORY_HINT)
+        return Failed(
+            code="out_of_memory",
+            message=f"Out of memory: {_first_line(error) or type(error).__name__}",
+            hint=MEMORY_HINT,
+        )
     if _is_disk_full(error):
         return Failed(code="disk_full", message=f"The disk is full: {_first_line(error)}", hint=DISK_HINT)
     message = f"{type(error).__name__}: {_first_line(error)}"
