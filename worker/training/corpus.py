@@ -11,9 +11,10 @@ from core.job_spec import TokenizerTraining, TrainedTokenizer, ValidationDataset
 from worker.training import tokenizer
 from worker.training.assignment import Assignment
 from worker.training.batches import IntArray
-from worker.training.dataset import Sequences, Tokens, check_vocabulary, cut, hold_out, tokenize
+from worker.training.dataset import Tokens, check_vocabulary, tokenize
 from worker.training.errors import DataError
 from worker.training.facts import Preparing
+from worker.training.sequences import Sequences, cut, hold_out
 
 # Below this many rows a validation loss says more about the rows than about the model.
 _FEW_ROWS = 10

@@ -1,4 +1,4 @@
-"""From a dataset's file to what the model sees: rows become token ids and labels, long rows become sequences.
+"""From a dataset's file to tokens: rows become token ids and labels.
 
 Everything is held in a few flat numpy arrays, 4 bytes a token, never in a Python object per row.
 """
@@ -11,12 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerFast
 
-from core.dataset_files import IGNORED_LABEL, DataFile, Row, read_rows
-from core.job_spec import Sequence
+from core.dataset_files import DataFile, Row, read_rows
 from worker.training.batches import IntArray
 from worker.training.errors import DataError
 from worker.training.facts import Preparing
-from worker.training.randomness import derive
 from worker.training.tokenizer import encode
 
 Ids = npt.NDArray[np.int32]
@@ -41,26 +39,6 @@ class Tokens:
     def rows(self) -> int:
         """How many rows there are."""
         return len(self.bounds) - 1
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """What the model sees, as views into the rows: sequence s is `ids[starts[s] : starts[s] + lengths[s]]`.
-
-    `loss_tokens[s]` is how many of its labels carry loss, at least 1: the first token has nothing to be predicted from.
-    `dropped` were shorter than `min_length`; `silent` carried no loss at all.
-    """
-
-    ids: Ids
-    labels: Ids
-    starts: IntArray
-    lengths: IntArray
-    loss_tokens: IntArray
-    dropped: int
-    silent: int
-
-    def __len__(self) -> int:
-        return len(self.starts)
 
 
 def tokenize(
@@ -128,47 +106,3 @@ def check_vocabulary(tokens: Tokens, *, vocab_size: int, what: str) -> None:
                 f"{vocab_size - 1}.",
                 "Tokenize the dataset with the vocabulary of the model it is to train.",
             )
-
-
-def hold_out(rows: int, count: int, *, seed: int) -> tuple[IntArray, IntArray]:
-    """Split row numbers into those to train on and `count` to validate on, by the seed."""
-    order = np.random.default_rng(derive(seed, "hold out")).permutation(rows)
-    return np.sort(order[count:]), np.sort(order[:count])
-
-
-def cut(tokens: Tokens, rows: IntArray, sequence: Sequence) -> Sequences:
-    """Cut the given rows into sequences of at most `max_length` tokens that start `stride` tokens apart.
-
-    The last sequence of a row is the first that reaches its end. Sequences shorter than `min_length`, and those whose
-    labels are all ignored (they would cost time and teach nothing), are left out and counted.
-    """
-    max_length, stride = sequence.max_length, sequence.stride or sequence.max_length
-    row_starts, row_ends = tokens.bounds[rows], tokens.bounds[rows + 1]
-    beyond_first = np.maximum(row_ends - row_starts - max_length, 0)
-    counts = 1 + -(-beyond_first // stride)
-    first = np.cumsum(counts) - counts  # the number of each row's first sequence
-    nth = np.arange(counts.sum()) - np.repeat(first, counts)
-    starts = np.repeat(row_starts, counts) + nth * stride
-    lengths = np.minimum(np.repeat(row_ends, counts) - starts, max_length)
-
-    long_enough = lengths >= sequence.min_length
-    starts, lengths = starts[long_enough], lengths[long_enough]
-    loss_tokens = _loss_tokens(tokens, starts, lengths)
-    heard = loss_tokens > 0
-    return Sequences(
-        ids=tokens.ids,
-        labels=tokens.labels,
-        starts=starts[heard],
-        lengths=lengths[heard],
-        loss_tokens=loss_tokens[heard],
-        dropped=int((~long_enough).sum()),
-        silent=int((~heard).sum()),
-    )
-
-
-def _loss_tokens(tokens: Tokens, starts: IntArray, lengths: IntArray) -> IntArray:
-    if tokens.labels is tokens.ids:
-        return lengths - 1
-    before = np.concatenate(([0], np.cumsum(tokens.labels != IGNORED_LABEL, dtype=np.int64)))
-    counts: IntArray = before[starts + lengths] - before[starts + 1]
-    return counts

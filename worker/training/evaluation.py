@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from worker.training.build import Learner
-from worker.training.dataset import Sequences
+from worker.training.sequences import Sequences
 from worker.training.update import MemoryBudget
 
 

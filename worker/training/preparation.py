@@ -14,10 +14,10 @@ from worker.training.assignment import Assignment
 from worker.training.batches import epoch_batches, padding_share
 from worker.training.build import Learner
 from worker.training.corpus import Corpus, gather
-from worker.training.dataset import Sequences
 from worker.training.errors import DataError
 from worker.training.facts import Planned, Preparing
 from worker.training.run_state import RunState
+from worker.training.sequences import Sequences
 from worker.training.update import MemoryBudget
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from core.dataset_files import IGNORED_LABEL
 from worker.training.batches import IntArray
-from worker.training.dataset import Sequences
+from worker.training.sequences import Sequences
 
 
 @dataclass(frozen=True)

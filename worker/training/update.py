@@ -9,9 +9,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from worker.training.batches import IntArray
 from worker.training.build import Learner
-from worker.training.dataset import Sequences
 from worker.training.errors import DoesNotFit, is_out_of_memory
 from worker.training.randomness import reseed
+from worker.training.sequences import Sequences
 
 
 @dataclass

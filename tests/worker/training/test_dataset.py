@@ -1,50 +1,14 @@
-"""From a file's rows to sequences: nothing lost unseen, nothing that carries no loss."""
+"""From a file's rows to tokens: nothing lost, nothing changed."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from core.dataset_files import Row
-from core.job_spec import ValidationFraction
-from tests.worker.training.tiny import prepared, sequences, tokens, write_rows
+from tests.worker.training.tiny import prepared, tokens, write_rows
 from worker.training import dataset, tokenizer
-from worker.training.dataset import check_vocabulary, hold_out, tokenize
+from worker.training.dataset import check_vocabulary, tokenize
 from worker.training.errors import DataError
-
-
-def as_lists(cut: dataset.Sequences) -> list[list[int]]:
-    return [cut.ids[start : start + length].tolist() for start, length in zip(cut.starts, cut.lengths, strict=True)]
-
-
-def test_a_row_within_max_length_is_one_sequence() -> None:
-    assert as_lists(sequences([[1, 2, 3], [4, 5, 6, 7]], max_length=4)) == [[1, 2, 3], [4, 5, 6, 7]]
-
-
-def test_a_long_row_is_cut_end_to_end() -> None:
-    cut = sequences([list(range(10))], max_length=4)
-    assert as_lists(cut) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert cut.dropped == 0
-
-
-def test_stride_overlaps_and_the_first_window_that_reaches_the_end_is_the_last() -> None:
-    cut = sequences([list(range(9)), list(range(10, 16))], max_length=5, stride=2)
-    assert as_lists(cut) == [[0, 1, 2, 3, 4], [2, 3, 4, 5, 6], [4, 5, 6, 7, 8], [10, 11, 12, 13, 14], [12, 13, 14, 15]]
-
-
-def test_short_tails_and_rows_are_dropped_and_counted() -> None:
-    cut = sequences([list(range(10)), [7, 8], [9] * 4], max_length=4, min_length=3)
-    assert as_lists(cut) == [[0, 1, 2, 3], [4, 5, 6, 7], [9] * 4]
-    assert cut.dropped == 2
-
-
-def test_sequences_whose_labels_are_all_ignored_are_left_out_and_counted() -> None:
-    rows = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
-    # Of the last row only the first label counts, and a first token has nothing to be predicted from.
-    cut = sequences(rows, labels=[[1, -100, 3], [-100] * 3, [7, -100, -100]], max_length=4)
-    assert as_lists(cut) == [[1, 2, 3]]
-    assert cut.loss_tokens.tolist() == [1]
-    assert cut.silent == 2
 
 
 def test_text_gets_its_end_and_token_ids_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -82,17 +46,6 @@ def test_an_id_beyond_the_vocabulary_is_named_with_its_row(labels: list[list[int
     check_vocabulary(tokens(rows, labels), vocab_size=100, what="dataset")
     with pytest.raises(DataError, match=r"Row 3 of the dataset holds token id 99.* ends at 98"):
         check_vocabulary(tokens(rows, labels), vocab_size=99, what="dataset")
-
-
-@pytest.mark.parametrize(
-    ("rows", "fraction", "held"), [(100, 0.05, 5), (10, 0.01, 1), (2, 0.5, 1), (3, 0.5, 2), (1, 0.5, 0)]
-)
-def test_hold_out_keeps_rows_on_both_sides(rows: int, fraction: float, held: int) -> None:
-    count = ValidationFraction(fraction=fraction).held_out(rows)
-    kept, out = hold_out(rows, count, seed=1)
-    assert len(out) == held
-    assert sorted([*kept, *out]) == list(range(rows))
-    assert np.array_equal(out, hold_out(rows, count, seed=1)[1])
 
 
 def test_rows_are_taken_together_only_as_far_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import torch
 
 from tests.worker.training.tiny import GPT2, NO_DROPOUT, learner, ragged_rows, sequences
 from worker.training.build import Learner
-from worker.training.dataset import Sequences
 from worker.training.errors import DoesNotFit
+from worker.training.sequences import Sequences
 from worker.training.update import MemoryBudget, Outcome, update
 
 NO_CLIP = 1e9

@@ -15,9 +15,10 @@ from core.job_spec import JobSpec, Sequence
 from worker.training import build
 from worker.training.assignment import Assignment
 from worker.training.build import Learner
-from worker.training.dataset import Sequences, Tokens, cut
+from worker.training.dataset import Tokens
 from worker.training.facts import Batch, Checkpoint, Fact
 from worker.training.loop import train
+from worker.training.sequences import Sequences, cut
 
 F = TypeVar("F")
 
