@@ -34,4 +34,5 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable ".[bench]"
 	$(BIN)/python -m benchmarks.first_batch
