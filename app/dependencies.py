@@ -14,11 +14,11 @@ from app.resources import Resources
 from core import events, job_queries, keys
 from core.errors import NotFound
 from core.events import START, Cursor, Event
-from core.job_spec import Text
 from core.job_states import JobStatus
 from core.keys import Caller
 from core.settings import Settings
 from core.store import Store
+from core.strict import Text
 from core.unit_of_work import UnitOfWork
 
 # A key is far shorter; what is not even of its form need not be looked up.

@@ -39,13 +39,16 @@ SPEC = {
 
 @contextmanager
 def local_stack(data_dir: Path) -> Iterator[httpx.Client]:
-    """The local stack on a free port, and a client of it."""
+    """The local stack on a free port, and a client of it. Raises RuntimeError where it does not start."""
     environment = {**os.environ, "EPOCHD_DATA_DIR": str(data_dir), "EPOCHD_PORT": "0"}
     with subprocess.Popen(
         [sys.executable, "-m", "cli.main", "up"], env=environment, stdout=subprocess.PIPE, text=True
     ) as stack:
         try:
             while not (data_dir / "url").exists():
+                if stack.poll() is not None:
+                    logs = "\n".join(log.read_text()[-1000:] for log in (data_dir / "logs").glob("*.log"))
+                    raise RuntimeError(f"the local stack ended with status {stack.returncode}\n{logs}")
                 time.sleep(0.05)
             url, key = (data_dir / "url").read_text().strip(), (data_dir / "key").read_text().strip()
             with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as client:

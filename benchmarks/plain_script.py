@@ -9,28 +9,19 @@ import sys
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from benchmarks.shapes import BATCH_SIZE, MAX_LENGTH, MODEL, VOCAB_SIZE
+from benchmarks.rows import documents, learn_tokenizer
+from benchmarks.shapes import BATCH_SIZE, MAX_LENGTH, MODEL
 
 ENDS = {"bos_token_id": 0, "eos_token_id": 0}
 
 
 def main(corpus: Path) -> None:
     """Train one batch of the corpus's first documents."""
-    documents = [block for block in corpus.read_text().split("\n\n") if block.strip()]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(documents, trainer)
-    rows = [encoding.ids[:MAX_LENGTH] for encoding in tokenizer.encode_batch(documents)]
+    texts = documents(corpus.read_text())
+    tokenizer = learn_tokenizer(texts)
+    rows = [encoding.ids[:MAX_LENGTH] for encoding in tokenizer.encode_batch(texts)]
     batch = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(row) for row in rows[:BATCH_SIZE]], batch_first=True, padding_value=-100
     )

@@ -3,44 +3,66 @@
 Pure file reading, shared by the API (to check an upload) and the trainer (to train on it): both see the same rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
-from core.errors import Fault, InvalidInput
+from core.errors import Corrupt, Fault, InvalidInput
+from core.text_lines import MAX_ROW_BYTES, Hashed, text_lines
 
 Format = Literal["txt", "jsonl"]
 Split = Literal["blank_line", "line", "file"]
 
 MAX_FAULTS = 20
-# One line (or one document of a .txt) is held in memory; a longer one is no line but a file of another kind.
-MAX_ROW_BYTES = 64 * 2**20
 IGNORED_LABEL = -100
 _MAX_TOKEN_ID = 2**31 - 1
-_COLUMNS = ("text", "input_ids", "labels")  # what is read of a JSON row; whatever else it holds is left alone
+_LINES_AT_ONCE = 1000
+_READ_BYTES = 2**20
+# The kinds of JSON rows by what each must hold. Whatever else a row holds is left alone.
+_KINDS = (("text",), ("input_ids",), ("prompt", "completion"), ("messages",))
+_ROLES = ("system", "user", "assistant")
+
+
+class Known(BaseModel):
+    """What a look through the whole file found, so that nobody needs to look again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int
+    sha256: str
+    rows: int
+    skipped_rows: int
+    columns: tuple[str, ...]
 
 
 class DataFile(BaseModel):
-    """A dataset's file and how to read it. `split` says what a row of a .txt is."""
+    """A dataset's file and how to read it: `split` says what a row of a .txt is. `known` is None before any look."""
 
     model_config = ConfigDict(frozen=True)
 
     path: Path
     format: Format
     split: Split = "blank_line"
+    known: Known | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its text, or its token ids with as many labels (-100: no loss on it)."""
+    """One row, of one of four kinds: a text; token ids with as many labels (-100: no loss on it); a prompt and its
+    completion; or a conversation, whose messages have a `role` and a `content`.
+    """
 
     text: str | None = None
     input_ids: list[int] | None = None
     labels: list[int] | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    messages: list[dict[str, str]] | None = None
 
 
 @dataclass
@@ -74,22 +96,44 @@ def format_of(filename: str) -> Format:
     raise InvalidInput(f"A dataset is a .txt or a .jsonl file; {filename!r} is neither. Rename or convert it.")
 
 
+def holds_ids(columns: Collection[str]) -> bool:
+    """Tell from a dataset's columns whether its rows are token ids; every other kind is text for a tokenizer."""
+    return "input_ids" in columns
+
+
 def read_rows(file: DataFile) -> Iterator[Row]:
     """Yield the usable rows in order: exactly the rows that `inspect` counted.
 
-    Raises InvalidInput where a row cannot be read; a file that passed `inspect` has none such.
+    Raises InvalidInput where a row cannot be read; a file that passed `inspect` has none such. Raises Corrupt at the
+    end where the bytes are no longer those that are `known`.
     """
-    for line in _lines(file):
-        if isinstance(line, Fault):
-            raise InvalidInput(f"{file.path.name}: {line.msg}", [line])
-        if line.row is not None:
-            yield line.row
+    with Hashed(file.path) as hashed:
+        for line in _lines(file, BufferedReader(hashed, _READ_BYTES)):
+            if isinstance(line, Fault):
+                raise InvalidInput(f"{file.path.name}: {line.msg}", [line])
+            if line.row is not None:
+                yield line.row
+        if file.known and file.known.sha256 != hashed.sha256.hexdigest():
+            raise Corrupt(f"The dataset's file {file.path.name} is damaged: its sha256 is not the one it came with")
 
 
 def inspect(file: DataFile) -> Report:
     """Look through the whole file. Raises InvalidInput with the first faults and their lines if it is unusable."""
+    report = Report()
+    for report in inspecting(file):  # noqa: B007 - the last one is the whole
+        pass
+    return report
+
+
+def inspecting(file: DataFile) -> Iterator[Report]:
+    """Do what `inspect` does, and yield the report under way every thousand lines, then whole."""
+    with file.path.open("rb") as stream:
+        yield from _inspecting(_lines(file, stream))
+
+
+def _inspecting(lines: Iterator["_Line | Fault"]) -> Iterator[Report]:
     report, faults = Report(), []
-    for line in _lines(file):
+    for number, line in enumerate(lines, 1):
         if isinstance(line, Fault):
             faults.append(line)
             if len(faults) == MAX_FAULTS:
@@ -103,45 +147,23 @@ def inspect(file: DataFile) -> Report:
             report.columns = report.columns or list(line.columns)
             for ids in filter(None, (line.row.input_ids, line.row.labels)):
                 report.largest_id = max(report.largest_id or 0, *ids)
+        if number % _LINES_AT_ONCE == 0:
+            yield report
     if faults:
         raise InvalidInput("The dataset cannot be used: correct the lines named in errors and upload it again.", faults)
     if not report.rows:
         raise InvalidInput("The dataset has no usable row: the file is empty or holds only blank rows.")
-    return report
+    yield report
 
 
-def _lines(file: DataFile) -> Iterator[_Line | Fault]:
-    with file.path.open("rb") as stream:
-        if file.format == "jsonl":
-            yield from _jsonl(stream)
-        else:
-            yield from _documents(stream, file.split)
-
-
-def _text_lines(stream: BinaryIO) -> Iterator[tuple[int, str] | Fault]:
-    """Yield numbered lines of UTF-8, or the fault that ends the reading: past it nothing can be trusted."""
-    number = 0
-    while raw := stream.readline(MAX_ROW_BYTES + 1):
-        number += 1
-        if len(raw) > MAX_ROW_BYTES:
-            yield Fault(("line", number), f"line {number} is longer than {MAX_ROW_BYTES // 2**20} MiB")
-            return
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        if b"\x00" in raw:
-            yield Fault(("line", number), f"line {number} holds a NUL byte: this is a binary file, not text")
-            return
-        try:
-            yield number, raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            yield Fault(("line", number), f"line {number} is not UTF-8 (byte {error.start}): convert the file to UTF-8")
-            return
+def _lines(file: DataFile, stream: BinaryIO) -> Iterator[_Line | Fault]:
+    return _jsonl(stream) if file.format == "jsonl" else _documents(stream, file.split)
 
 
 def _documents(stream: BinaryIO, split: Split) -> Iterator[_Line | Fault]:
     block: list[str] = []
     start, size = 1, 0
-    for line in _text_lines(stream):
+    for line in text_lines(stream):
         if isinstance(line, Fault):
             yield line
             return
@@ -166,8 +188,8 @@ def _documents(stream: BinaryIO, split: Split) -> Iterator[_Line | Fault]:
 
 
 def _jsonl(stream: BinaryIO) -> Iterator[_Line | Fault]:
-    kind: str | None = None
-    for line in _text_lines(stream):
+    kind: tuple[str, ...] | None = None
+    for line in text_lines(stream):
         if isinstance(line, Fault):
             yield line
             return
@@ -176,15 +198,15 @@ def _jsonl(stream: BinaryIO) -> Iterator[_Line | Fault]:
             continue
         try:
             value = _json_object(text)
-            this = "input_ids" if "input_ids" in value else "text"
+            this = _kind(value)
             kind = kind or this
             if this != kind:
-                raise ValueError(f"has {this} where the rows before have {kind}")
-            row = _text_row(value) if this == "text" else _ids_row(value)
+                raise ValueError(f"has {' and '.join(this)} where the rows before have {' and '.join(kind)}")
+            row = _READERS[this](value)
         except ValueError as error:
             yield Fault(("line", number), f"line {number} {error}")
         else:
-            yield _Line(number, row, tuple(name for name in _COLUMNS if name in value))
+            yield _Line(number, row, (*this, "labels") if this == ("input_ids",) and "labels" in value else this)
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -195,15 +217,47 @@ def _json_object(text: str) -> dict[str, Any]:
         raise ValueError(f"is not JSON: {str(error).replace('line 1 column', 'column')}") from error
     if not isinstance(value, dict):
         raise ValueError('is not a JSON object such as {"text": "…"}')
-    if ("text" in value) == ("input_ids" in value):
-        raise ValueError('must have either "text" or "input_ids"')
     return value
+
+
+def _kind(value: dict[str, Any]) -> tuple[str, ...]:
+    kinds = [kind for kind in _KINDS if all(column in value for column in kind)]
+    if len(kinds) != 1:
+        raise ValueError('must have either "text", "input_ids", "prompt" and "completion", or "messages"')
+    return kinds[0]
 
 
 def _text_row(value: dict[str, Any]) -> Row | None:
     if not isinstance(value["text"], str):
         raise ValueError("has a text that is not a string")
     return Row(text=value["text"]) if value["text"].strip() else None
+
+
+def _completion_row(value: dict[str, Any]) -> Row:
+    prompt, completion = value["prompt"], value["completion"]
+    if not isinstance(prompt, str) or not isinstance(completion, str):
+        raise ValueError("has a prompt or a completion that is not a string")
+    if not completion.strip():
+        raise ValueError("has a blank completion: there is nothing to learn from it")
+    return Row(prompt=prompt, completion=completion)
+
+
+def _messages_row(value: dict[str, Any]) -> Row:
+    if not isinstance(value["messages"], list):
+        raise ValueError("has messages that are not a list")
+    messages = [_message(number, message) for number, message in enumerate(value["messages"], 1)]
+    # What comes first answers nothing: nobody can ask a model for it, so it carries no loss.
+    if all(message["role"] != "assistant" for message in messages[1:]):
+        raise ValueError("has no assistant message that follows another message: there is nothing to learn from it")
+    return Row(messages=messages)
+
+
+def _message(number: int, message: Any) -> dict[str, str]:
+    if not isinstance(message, dict) or message.get("role") not in _ROLES:
+        raise ValueError(f"has a message {number} whose role is none of {', '.join(_ROLES)}")
+    if not isinstance(message.get("content"), str):
+        raise ValueError(f"has a message {number} whose content is not a string")
+    return {"role": message["role"], "content": message["content"]}
 
 
 def _ids_row(value: dict[str, Any]) -> Row | None:
@@ -215,6 +269,9 @@ def _ids_row(value: dict[str, Any]) -> Row | None:
     if len(labels) != len(ids):
         raise ValueError(f"has {len(ids)} input_ids and {len(labels)} labels: give as many of each")
     return Row(input_ids=ids, labels=labels) if ids else None
+
+
+_READERS = dict(zip(_KINDS, (_text_row, _ids_row, _completion_row, _messages_row), strict=True))
 
 
 def _ignored(label: Any) -> bool:

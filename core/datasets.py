@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from sqlmodel import Session, col, select
 
-from core.dataset_files import DataFile, Report
+from core.dataset_files import DataFile, Known, Report
 from core.errors import NotFound
 from core.ids import new_id
 from core.models import Dataset
@@ -76,7 +76,14 @@ def page(session: Session, owner_id: str, *, limit: int, before: str | None) -> 
 
 
 def data_file(dataset: Dataset, store: Store) -> DataFile:
-    """Return the dataset's file, local and readable. Raises Corrupt where the store has lost it."""
+    """Return the dataset's file, local and readable, and what is known of it. Raises Corrupt where it is lost."""
+    known = Known(
+        bytes=dataset.bytes,
+        sha256=dataset.sha256,
+        rows=dataset.rows,
+        skipped_rows=dataset.report.get("skipped_rows", 0),
+        columns=tuple(dataset.columns),
+    )
     return DataFile.model_validate(
-        {"path": store.fetch(store_key(dataset.id)), "format": dataset.format, "split": dataset.split}
+        {"path": store.fetch(store_key(dataset.id)), "format": dataset.format, "split": dataset.split, "known": known}
     )

@@ -220,10 +220,11 @@ def lose(session: Session, job_id: str, fence: int, error: JobError) -> JobStatu
     return status
 
 
-def succeed(session: Session, claim: Claim, step: int) -> None:
+def succeed(session: Session, claim: Claim, step: int, reason: str | None = None) -> None:
     """End a job well. Raises CancelRequested where a cancel was accepted first, FenceLost.
 
-    A success without updates and a published checkpoint of the last of them would be a lie, and is an EpochdError.
+    `reason` says why it ends before its last epoch. A success without updates and a published checkpoint of the last of
+    them would be a lie, and is an EpochdError.
     """
     if step < 1 or not checkpoints.is_published(session, claim.job_id, step):
         raise EpochdError(f"{claim.job_id} ended at step {step} without a published checkpoint of it")
@@ -232,7 +233,7 @@ def succeed(session: Session, claim: Claim, step: int) -> None:
         (claim.job_id, claim.fence),
         JobStatus.RUNNING,
         JobStatus.SUCCEEDED,
-        {"attempt": claim.attempt, "step": step},
+        {"attempt": claim.attempt, "step": step} | ({"reason": reason} if reason else {}),
         unless_cancelled=True,
     )
 

@@ -1,14 +1,16 @@
 """What can be said of a job before it starts: its size, its rows, and what will not work.
 
-Counts that need the tokenizer are null here; the trainer counts them exactly before its first step, and the job's plan
-is replaced by its own.
+Counts that need the tokenizer, or a model that is not here yet, are null; the trainer counts them exactly before its
+first step, and the job's plan is replaced by its own.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+from core.dataset_files import holds_ids
 from core.errors import Fault, InvalidInput
-from core.job_spec import Gpt2Config, JobSpec, LlamaConfig, NewModel, TrainedTokenizer, ValidationFraction
+from core.job_spec import JobSpec, TrainedTokenizer, ValidationFraction
+from core.model_spec import HubModel, NewModel
 from core.models import Dataset
 from core.settings import Settings
 
@@ -17,27 +19,11 @@ BYTES_VOCABULARY = 257  # 256 bytes and the end of text
 
 @dataclass(frozen=True)
 class Base:
-    """What a job takes over with the checkpoint that it goes on from."""
+    """What a job takes over with the checkpoint that it goes on from; None is not known yet."""
 
     parameters: int | None
-    positions: int
+    positions: int | None
     has_tokenizer: bool
-
-
-def parameters(config: Gpt2Config | LlamaConfig, vocab_size: int, positions: int) -> int:
-    """Return the exact count of weights of a model from `config`, tied ones once."""
-    if isinstance(config, Gpt2Config):
-        width, inner = config.n_embd, config.n_inner or 4 * config.n_embd
-        attention = width * 3 * width + 3 * width + width * width + width
-        mlp = width * inner + inner + inner * width + width
-        norms = 4 * width
-        return (vocab_size + positions) * width + config.n_layer * (attention + mlp + norms) + 2 * width
-    width, heads = config.hidden_size, config.num_attention_heads
-    groups = config.num_key_value_heads or heads
-    attention = 2 * width * width + 2 * width * (width // heads * groups)
-    mlp = 3 * width * config.intermediate_size
-    embeddings = vocab_size * width * (1 if config.tie_word_embeddings else 2)
-    return embeddings + config.num_hidden_layers * (attention + mlp + 2 * width) + width
 
 
 def first_plan(
@@ -48,7 +34,7 @@ def first_plan(
     if base:
         _check_base(spec, dataset, base)
     held_out = spec.validation.held_out(dataset.rows) if isinstance(spec.validation, ValidationFraction) else 0
-    count = base.parameters if base else _parameters_of_new(spec, dataset, validation)
+    count = _parameters(spec, dataset, validation, base)
     if count is not None and count > limits.max_parameters:
         raise InvalidInput(
             f"The model would have {count:,} parameters; the limit here is {limits.max_parameters:,}: make it smaller.",
@@ -60,7 +46,8 @@ def first_plan(
             [Fault(("sequence", "max_length"), f"over the limit of {limits.max_sequence_length}")],
         )
     return {
-        "parameters": count,
+        # Those of an adapter come on top, and follow from layers that are only known with the model.
+        "parameters": count if isinstance(spec.model, NewModel) or spec.model.lora is None else None,
         "rows": dataset.rows - held_out,
         "validation_rows": validation.rows if validation else held_out,
         "skipped_rows": dataset.report.get("skipped_rows", 0),
@@ -71,8 +58,9 @@ def first_plan(
     }
 
 
-def _parameters_of_new(spec: JobSpec, dataset: Dataset, validation: Dataset | None) -> int:
-    assert isinstance(spec.model, NewModel)
+def _parameters(spec: JobSpec, dataset: Dataset, validation: Dataset | None, base: Base | None) -> int | None:
+    if not isinstance(spec.model, NewModel):
+        return base.parameters if base else None
     if spec.tokenizer == "bytes":
         vocab_size = BYTES_VOCABULARY
     elif _holds_ids(dataset):
@@ -80,7 +68,7 @@ def _parameters_of_new(spec: JobSpec, dataset: Dataset, validation: Dataset | No
     else:
         tokenizer = spec.tokenizer if isinstance(spec.tokenizer, TrainedTokenizer) else TrainedTokenizer()
         vocab_size = tokenizer.train.vocab_size
-    return parameters(spec.model.config, vocab_size, spec.sequence.max_length)
+    return spec.model.config.parameters(vocab_size, spec.sequence.max_length)
 
 
 def _check_rows_and_tokenizer(spec: JobSpec, dataset: Dataset, validation: Dataset | None) -> None:
@@ -101,9 +89,10 @@ def _check_rows_and_tokenizer(spec: JobSpec, dataset: Dataset, validation: Datas
                 [Fault(("tokenizer",), "does not have the dataset's token ids")],
             )
     if not isinstance(spec.model, NewModel) and spec.tokenizer is not None:
+        source = "model from the hub" if isinstance(spec.model, HubModel) else "checkpoint"
         raise InvalidInput(
-            "A checkpoint brings its own tokenizer: leave `tokenizer` out.",
-            [Fault(("tokenizer",), "comes with the checkpoint")],
+            f"A {source} brings its own tokenizer: leave `tokenizer` out.",
+            [Fault(("tokenizer",), f"comes with the {source}")],
         )
     if validation is not None and _holds_ids(validation) != _holds_ids(dataset):
         raise InvalidInput(
@@ -113,7 +102,7 @@ def _check_rows_and_tokenizer(spec: JobSpec, dataset: Dataset, validation: Datas
 
 
 def _check_base(spec: JobSpec, dataset: Dataset, base: Base) -> None:
-    if spec.sequence.max_length > base.positions:
+    if base.positions is not None and spec.sequence.max_length > base.positions:
         raise InvalidInput(
             f"The checkpoint's model has {base.positions} positions: set sequence.max_length to that or less.",
             [Fault(("sequence", "max_length"), f"over the {base.positions} positions of the checkpoint's model")],
@@ -133,7 +122,7 @@ def _check_base(spec: JobSpec, dataset: Dataset, base: Base) -> None:
 
 
 def _holds_ids(dataset: Dataset) -> bool:
-    return "input_ids" in dataset.columns
+    return holds_ids(dataset.columns)
 
 
 def _largest_id(dataset: Dataset) -> int:

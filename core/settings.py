@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = 2**20
     max_parameters: int = 2_000_000_000
     max_sequence_length: int = 8192
+    # A worker keeps tokens and tokenizers for the next job on the same dataset; the longest unused make room.
+    cache_max_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
 
     # How long a worker that cannot be heard keeps its job.
     lease_seconds: float = 90.0
@@ -62,6 +64,16 @@ class Settings(BaseSettings):
     def store(self) -> str:
         """The URL of the folder that holds datasets and checkpoints."""
         return self.store_url or (self.data_dir.resolve() / "store").as_uri()
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where a worker keeps what it made of datasets: on this machine's own disk, and worth nothing elsewhere."""
+        return self.data_dir.resolve() / "cache"
+
+    @property
+    def hub_dir(self) -> Path:
+        """Where a worker keeps models that it fetched from the hub; what is deleted here is fetched again."""
+        return self.data_dir.resolve() / "hub"
 
     @property
     def key_file(self) -> Path:

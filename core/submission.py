@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 from sqlmodel import Session
 
 from core import checkpoints, datasets, job_queries
+from core.dataset_files import holds_ids
 from core.errors import InvalidInput, NotFound
-from core.job_spec import EarlierModel, JobSpec, ValidationDataset
+from core.job_spec import JobSpec, ValidationDataset
+from core.model_spec import EarlierModel
 from core.models import Dataset, Job
 from core.plan import Base, first_plan
 from core.settings import Settings
@@ -49,20 +51,27 @@ def _resolve_base(session: Session, owner_id: str, spec: JobSpec, model: Earlier
         found = checkpoints.find(session, job.id, reference.epoch)
     except NotFound as error:
         raise InvalidInput.at(("model", "checkpoint"), error.detail) from error
+    if (lora := job.spec["model"].get("lora")) and not lora["merge"]:
+        raise InvalidInput.at(
+            ("model", "checkpoint"),
+            f"The checkpoints of {job.id} hold an adapter alone. Train it with lora.merge true, and go on from that.",
+        )
     fixed = reference.model_copy(update={"epoch": found.epoch})
-    origin = _origin(session, job)
+    spec = spec.model_copy(update={"model": model.model_copy(update={"checkpoint": fixed})})
+    return spec, _base(session, job), checkpoints.store_key(found)
+
+
+def _base(session: Session, job: Job) -> Base:
+    """Return what is known of the model that a job trains."""
+    origin = job
+    while earlier := origin.spec["model"].get("checkpoint"):
+        origin = session.get_one(Job, earlier["job"])
+    if "hub" in origin.spec["model"]:
+        # Its positions and its tokenizer are known where it is loaded.
+        return Base(parameters=job.plan["parameters"], positions=None, has_tokenizer=True)
     texts = session.get_one(Dataset, origin.dataset_id)
-    base = Base(
+    return Base(
         parameters=job.plan["parameters"],
         positions=origin.spec["sequence"]["max_length"],
-        has_tokenizer=origin.spec["tokenizer"] is not None or "text" in texts.columns,
+        has_tokenizer=origin.spec["tokenizer"] is not None or not holds_ids(texts.columns),
     )
-    spec = spec.model_copy(update={"model": model.model_copy(update={"checkpoint": fixed})})
-    return spec, base, checkpoints.store_key(found)
-
-
-def _origin(session: Session, job: Job) -> Job:
-    """Return the job that the model began in, with fresh weights."""
-    while earlier := job.spec["model"].get("checkpoint"):
-        job = session.get_one(Job, earlier["job"])
-    return job

@@ -1,4 +1,4 @@
-"""From a claimed job to what its trainer is told: local paths of its data and of the checkpoint to go on from."""
+"""From a claimed job to what its trainer is told: local paths of its data and of the model to go on from."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,24 +9,44 @@ from core.dataset_files import DataFile
 from core.errors import Corrupt, NotFound
 from core.job_spec import JobSpec
 from core.jobs import Claim
+from core.model_spec import HubModel, NewModel
 from core.models import Checkpoint, Dataset, Job
+from core.settings import Settings
 from core.store import Store
 from core.unit_of_work import UnitOfWork
+from worker import hub
 from worker.training.assignment import Assignment
 
 
 def make_assignment(
-    job: Job, claim: Claim, work: UnitOfWork, store: Store, *, output_dir: Path, warn: Callable[[str, str], None]
+    job: Job,
+    claim: Claim,
+    work: UnitOfWork,
+    store: Store,
+    *,
+    settings: Settings,
+    output_dir: Path,
+    warn: Callable[[str, str], None],
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Assignment:
-    """Return what to do. Raises Corrupt where a dataset's file or the base checkpoint is gone or damaged.
+    """Return what to do, once all of it is on this machine.
 
-    A damaged checkpoint of the job itself is set aside with a warning, and the one before is used.
+    A damaged checkpoint of the job itself is set aside with a warning, and the one before is used. Raises Corrupt where
+    a dataset's file or the base checkpoint is gone or damaged; for a model from the hub what `hub.fetch` raises, which
+    asks `interrupted`.
     """
     spec = JobSpec.model_validate(job.spec)
     resume_from = _newest_sound(claim, work, store, warn)
     base_model = None
-    if resume_from is None and job.base_checkpoint:
-        base_model = _base_model(job.base_checkpoint, work, store)
+    # A checkpoint to resume from holds the model, except where only an adapter is trained beside it.
+    if resume_from is None or (not isinstance(spec.model, NewModel) and spec.model.lora):
+        if isinstance(spec.model, HubModel):
+            base_model, commit = hub.fetch(
+                spec.model, folder=settings.hub_dir, max_parameters=settings.max_parameters, interrupted=interrupted
+            )
+            spec = _pinned(spec, spec.model, commit, claim, work)
+        elif job.base_checkpoint:
+            base_model = _base_model(job.base_checkpoint, work, store)
     return Assignment(
         spec=spec,
         dataset=_file(job.dataset_id, work, store),
@@ -34,6 +54,8 @@ def make_assignment(
         base_model=base_model,
         resume_from=resume_from,
         output_dir=output_dir,
+        cache_dir=settings.cache_dir,
+        cache_max_bytes=settings.cache_max_bytes,
     )
 
 
@@ -57,6 +79,16 @@ def _set_aside(checkpoint: Checkpoint, claim: Claim, work: UnitOfWork, store: St
         jobs.record(session, claim, [])
         checkpoints.remove(session, checkpoint)
     store.set_aside(checkpoints.store_key(checkpoint))
+
+
+def _pinned(spec: JobSpec, model: HubModel, commit: str, claim: Claim, work: UnitOfWork) -> JobSpec:
+    """Write the model's commit into the job's spec: whoever takes the job up again gets the same one."""
+    if commit == model.revision:
+        return spec
+    pinned = spec.model_copy(update={"model": model.model_copy(update={"revision": commit})})
+    with work.begin() as session:
+        jobs.record(session, claim, [], spec=pinned.document())
+    return pinned
 
 
 def _base_model(key: str, work: UnitOfWork, store: Store) -> Path:

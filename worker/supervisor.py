@@ -96,7 +96,17 @@ class Supervisor:
 
     def _train(self, job: Job, trainer: TrainerProcess, scratch: Path) -> None:
         scratch.mkdir()
-        trainer.assign(make_assignment(job, self._claim, self._work, self._store, output_dir=scratch, warn=self._warn))
+        trainer.assign(
+            make_assignment(
+                job,
+                self._claim,
+                self._work,
+                self._store,
+                settings=self._settings,
+                output_dir=scratch,
+                warn=self._warn,
+            )
+        )
         Thread(target=self._listen, args=(trainer,), name=f"facts-{job.id}", daemon=True).start()
         while True:
             try:
@@ -143,7 +153,8 @@ class Supervisor:
                 self._insist(lambda: self._publisher.list(checkpoint))
                 return False
             case Finished():
-                self._end(lambda session: jobs.succeed(session, self._claim, fact.step))
+                reason = "stopped early: the validation loss got no better" if fact.stopped_early else None
+                self._end(lambda session: jobs.succeed(session, self._claim, fact.step, reason))
             case Stopped():
                 if self._lease.stop_requested == StopRequest.CANCEL:
                     self._end(lambda session: jobs.cancel(session, self._claim))

@@ -1,5 +1,6 @@
 """Reading dataset files: the same rows for who checks and who trains, and every fault with its line."""
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -8,8 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.dataset_files import MAX_FAULTS, DataFile, Format, Report, Row, Split, format_of, inspect, read_rows
-from core.errors import Fault, InvalidInput
+from core.dataset_files import (
+    MAX_FAULTS,
+    DataFile,
+    Format,
+    Known,
+    Report,
+    Row,
+    Split,
+    format_of,
+    holds_ids,
+    inspect,
+    inspecting,
+    read_rows,
+)
+from core.errors import Corrupt, Fault, InvalidInput
+
+_COMPLETION = '{"prompt": "a", "completion": "b"}'
+_CONVERSATION = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
+_ONE_OF_EACH_KIND = ('{"text": "a"}', '{"input_ids": [1]}', _COMPLETION, _CONVERSATION)
 
 
 @pytest.fixture
@@ -137,9 +155,12 @@ def test_utf_16_is_refused_as_binary(write) -> None:
         ("[]", "is not a JSON object"),
         ("null", "is not a JSON object"),
         ('"text"', "is not a JSON object"),
-        ("{}", 'either "text" or "input_ids"'),
-        ('{"Text": "a"}', 'either "text" or "input_ids"'),
-        ('{"text": "a", "input_ids": [1]}', 'either "text" or "input_ids"'),
+        ("{}", 'either "text", "input_ids", "prompt" and "completion", or "messages"'),
+        ('{"Text": "a"}', 'either "text", "input_ids"'),
+        ('{"text": "a", "input_ids": [1]}', 'either "text", "input_ids"'),
+        ('{"text": "a", "messages": []}', 'either "text", "input_ids"'),
+        ('{"prompt": "a"}', '"prompt" and "completion"'),
+        ('{"completion": "a"}', '"prompt" and "completion"'),
         ('{"text": 1}', "not a string"),
         ('{"text": null}', "not a string"),
         ('{"text": ["a"]}', "not a string"),
@@ -168,11 +189,45 @@ def test_a_bad_row_is_told_with_its_line_and_what_is_wrong(write, line: str, wor
     assert len(fault.msg) < 300
 
 
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ('{"prompt": null, "completion": "a"}', "a prompt or a completion that is not a string"),
+        ('{"prompt": "a", "completion": ["b"]}', "a prompt or a completion that is not a string"),
+        ('{"prompt": "a", "completion": ""}', "blank completion"),
+        ('{"prompt": "a", "completion": " \\n\\u3000"}', "blank completion"),
+        ('{"messages": "hello"}', "messages that are not a list"),
+        ('{"messages": {"role": "user", "content": "a"}}', "messages that are not a list"),
+        ('{"messages": ["hello"]}', "a message 1 whose role is none of system, user, assistant"),
+        (
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}]}',
+            "a message 2 whose role",
+        ),
+        ('{"messages": [{"role": ["user"], "content": "a"}]}', "a message 1 whose role"),
+        ('{"messages": [{"content": "a"}]}', "a message 1 whose role"),
+        ('{"messages": [{"role": "user", "content": null}]}', "a message 1 whose content is not a string"),
+        ('{"messages": [{"role": "user"}]}', "a message 1 whose content is not a string"),
+        ('{"messages": [{"role": "user", "content": [{"type": "text"}]}]}', "a message 1 whose content"),
+        ('{"messages": []}', "no assistant message that follows another"),
+        ('{"messages": [{"role": "user", "content": "a"}]}', "no assistant message that follows another"),
+        ('{"messages": [{"role": "assistant", "content": "a"}]}', "no assistant message that follows another"),
+    ],
+)
+def test_a_bad_completion_or_conversation_is_told_with_its_line(write, line: str, word: str) -> None:
+    good = _COMPLETION if "prompt" in line else _CONVERSATION
+    (fault,) = _faults(write(f"{good}\n{line}\n{good}\n"))
+    assert fault.loc == ("line", 2)
+    assert fault.msg.startswith("line 2 has ")
+    assert word in fault.msg
+
+
 def test_the_kind_of_rows_must_not_change(write) -> None:
-    for first, second in (('{"text": "a"}', '{"input_ids": [1]}'), ('{"input_ids": [1]}', '{"text": "a"}')):
-        (fault,) = _faults(write(f"{first}\n{second}\n{first}\n"))
-        assert fault.loc == ("line", 2)
-        assert "where the rows before have" in fault.msg
+    for first in _ONE_OF_EACH_KIND:
+        for second in _ONE_OF_EACH_KIND:
+            if first != second:
+                (fault,) = _faults(write(f"{first}\n{second}\n{first}\n"))
+                assert fault.loc == ("line", 2)
+                assert "where the rows before have" in fault.msg
 
 
 def test_the_first_twenty_faults_are_told(write) -> None:
@@ -204,6 +259,33 @@ def test_rows_of_token_ids(write) -> None:
     assert inspect(write('{"input_ids": [1], "labels": [9]}')).largest_id == 9
 
 
+def test_rows_of_prompts_and_completions(write) -> None:
+    file = write('{"prompt": "", "completion": " b\\n", "prompts": 7}\n' + _COMPLETION)
+    assert list(read_rows(file)) == [Row(prompt="", completion=" b\n"), Row(prompt="a", completion="b")]
+    assert inspect(file) == Report(rows=2, columns=["prompt", "completion"])
+
+
+def test_rows_of_conversations(write) -> None:
+    messages = [
+        {"role": "system", "content": ""},
+        {"role": "assistant", "content": "  b"},
+        {"role": "user", "content": "c"},
+    ]
+    file = write(json.dumps({"messages": [message | {"name": "x"} for message in messages], "id": 1}))
+    assert list(read_rows(file)) == [Row(messages=messages)], "a name, or a number, is left alone"
+    assert inspect(file) == Report(rows=1, columns=["messages"])
+
+
+def test_the_columns_are_those_of_the_rows_kind(write) -> None:
+    for line, columns in (
+        ('{"text": "a", "labels": [1], "prompt": "b"}', ["text"]),
+        ('{"input_ids": [1], "labels": [1], "prompt": "b"}', ["input_ids", "labels"]),
+        ('{"prompt": "a", "completion": "b", "labels": [1]}', ["prompt", "completion"]),
+    ):
+        assert inspect(write(line)).columns == columns
+        assert holds_ids(columns) == ("input_ids" in line)
+
+
 def test_what_is_not_read_of_a_row_is_left_alone(write) -> None:
     extra = {f"key{number}": number for number in range(1000)}
     report = inspect(write(json.dumps(extra | {"text": "a"})))
@@ -216,11 +298,30 @@ def test_text_is_taken_as_it_is(write) -> None:
     assert _texts(file) == [text for text in texts if text.strip()]
 
 
+def test_a_file_that_is_no_longer_the_one_that_was_uploaded_is_told(write) -> None:
+    content = b'{"text": "a"}\n{"text": "b"}\n'
+    known = Known(
+        bytes=len(content), sha256=hashlib.sha256(content).hexdigest(), rows=2, skipped_rows=0, columns=("text",)
+    )
+    file = write(content).model_copy(update={"known": known})
+    assert _texts(file) == ["a", "b"]
+    file.path.write_bytes(content.replace(b"b", b"c"))
+    with pytest.raises(Corrupt, match=r"corpus\.jsonl is damaged"):
+        _texts(file)
+
+
+def test_a_long_look_shows_how_far_it_is(write) -> None:
+    reports = inspecting(write('{"text": "a"}\n' * 2500))
+    assert [report.rows for report in reports] == [1000, 2000, 2500]
+
+
 # Both readers --------------------------------------------------------------------------------------------------------
 
 _SOME_TEXT = st.text(st.sampled_from("ab \t\r\n\x0b\x1c\x85\u2028é😀\ufeff"), max_size=40)
 _SOME_ROW = st.one_of(
     st.builds(lambda text: {"text": text}, _SOME_TEXT),
+    st.builds(lambda text: {"prompt": text, "completion": text}, _SOME_TEXT),
+    st.builds(lambda text: {"messages": [{"role": "user", "content": text}] * 2}, _SOME_TEXT),
     st.just({"text": 1}),
     st.just({}),
 )
@@ -254,7 +355,7 @@ def test_who_trains_reads_exactly_the_rows_that_the_check_counted(
             return
         rows = list(read_rows(file))
     assert len(rows) == report.rows > 0
-    assert all(row.text and row.text.strip() for row in rows)
+    assert all((row.text or row.completion or "").strip() for row in rows)
 
 
 @settings(max_examples=100, deadline=None)

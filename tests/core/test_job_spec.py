@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.job_spec import Gpt2Config, JobSpec, Training, ValidationFraction
+from core.job_spec import JobSpec, Training, ValidationFraction
+from core.model_shapes import Gpt2Config
 
 
 def _spec(text: str) -> JobSpec:
@@ -51,6 +52,17 @@ FLOATS = [
     "training.adam_epsilon",
     "samples.temperature",
 ]
+NO_REPOSITORIES = [
+    "", ".", "..", "../x", "/etc", "a/../b", "a/b/c", "a//b", "a/", "/b", "https://huggingface.co/gpt2", "gpt2@main",
+    "a b", "a\\b", "-a", "a-", "a.", "a/b.git", "a--b", "a..b", "ä/b", "a/b\n", "a/b?c", "a/b%2e", "x" * 97, "~/b",
+    "datasets/a/b",
+]  # fmt: skip
+NO_REVISIONS = ["", "..", "a/../b", "/a", "a/", "a//b", "a b", "a\n", "?", "a%2f", "x" * 201, "-a", "a:b"]
+NO_ADAPTERS: list[Any] = [
+    [], True, {"r": 0}, {"r": 1025}, {"r": 1.5}, {"alpha": 0}, {"dropout": 1.0}, {"dropout": -0.1}, {"merge": 1},
+    {"target_modules": []}, {"target_modules": "all-linear"}, {"target_modules": ["a|b"]}, {"target_modules": [".*"]},
+    {"target_modules": ["x"] * 101}, {"bias": "all"},
+]  # fmt: skip
 STRINGS = ["dataset", "name", "validation.dataset", "model.checkpoint.job", "tags.key"]
 
 
@@ -164,7 +176,12 @@ def test_what_is_no_spec_is_a_validation_error(text: str) -> None:
         ("sequence", '{"max_length": 4, "stride": 5}'),
         ("sequence", '{"max_length": 4, "min_length": 5}'),
         ("sequence.max_length", "1"),
-        ("sequence.mode", '"packed"'),
+        ("sequence.mode", '"joined"'),
+        ("sequence", '{"mode": "packed", "stride": 5}'),
+        ("training.early_stopping_patience", "0"),
+        ("samples.top_p", "0"),
+        ("samples.top_p", "1.1"),
+        ("samples.temperature", "-0.1"),
         ("validation", '{"fraction": 0.1, "dataset": "ds_2"}'),
         ("validation.fraction", "0"),
         ("validation.fraction", "0.51"),
@@ -183,6 +200,16 @@ def test_what_is_no_spec_is_a_validation_error(text: str) -> None:
         ("model.checkpoint", '{"job": "job_1", "epoch": "3"}'),
         ("model.checkpoint", '{"job": "job_1", "epoch": true}'),
         ("model.checkpoint", f'{{"job": "job_1", "epoch": {2**63}}}'),
+        ("model", '{"hub": "gpt2", "checkpoint": {"job": "job_1"}}'),
+        ("model", '{"hub": "gpt2", "config": {"model_type": "gpt2"}}'),
+        ("model", '{"config": {"model_type": "gpt2"}, "lora": {}}'),
+        ("model", '{"lora": {}}'),
+        ("model", '{"revision": "main"}'),
+        ("model", '{"hub": "gpt2", "revision": null}'),
+        ("model", '{"hub": "gpt2", "trust_remote_code": true}'),
+        *(("model.hub", json.dumps(name)) for name in NO_REPOSITORIES),
+        *(("model", json.dumps({"hub": "gpt2", "revision": name})) for name in NO_REVISIONS),
+        *(("model", json.dumps({"hub": "gpt2", "lora": lora})) for lora in NO_ADAPTERS),
         ("samples.prompts", json.dumps(["x"] * 21)),
         ("samples.prompts", json.dumps(["x" * 10_001])),
         ("samples.prompts", '["\\u0000"]'),
@@ -225,7 +252,9 @@ OTHERS = [
     '{"dataset": "ds_1"}',
     '{"dataset": "ds_1", "validation": null, "tokenizer": "bytes"}',
     '{"dataset": "ds_1", "validation": {"dataset": "ds_2"}, "model": {"checkpoint": {"job": "job_1"}}}',
-    '{"dataset": "ds_1", "model": {"checkpoint": {"job": "job_1", "epoch": 3}}}',
+    '{"dataset": "ds_1", "model": {"checkpoint": {"job": "job_1", "epoch": 3}, "lora": {"merge": true}}}',
+    '{"dataset": "ds_1", "model": {"hub": "owner/a.b-c_d", "revision": "refs/pr/1"}}',
+    '{"dataset": "ds_1", "model": {"hub": "gpt2", "lora": {"r": 4, "dropout": 0.1, "target_modules": ["c_attn"]}}}',
 ]
 
 
@@ -265,3 +294,10 @@ def test_warmup_is_steps_or_a_share_of_them() -> None:
         10,
         0,
     ]
+
+
+def test_early_stopping_needs_a_validation_loss() -> None:
+    spec = {"dataset": "ds_1", "training": {"early_stopping_patience": 2}}
+    JobSpec.model_validate(spec)
+    with pytest.raises(ValidationError, match="give validation too"):
+        JobSpec.model_validate(spec | {"validation": None})

@@ -6,34 +6,8 @@ import pytest
 
 from core import submission
 from core.errors import InvalidInput
-from core.job_spec import Gpt2Config, LlamaConfig
-from core.plan import parameters
+from core.model_shapes import Gpt2Config
 from tests.house import House
-
-GPT2 = [
-    {"n_layer": 1, "n_head": 1, "n_embd": 8},
-    {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_inner": 24},
-    {},
-]
-LLAMA = [
-    {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2},
-    {"hidden_size": 32, "intermediate_size": 40, "num_key_value_heads": 2},
-    {"hidden_size": 32, "intermediate_size": 40, "num_key_value_heads": 1, "tie_word_embeddings": True},
-    {},
-]
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        *(Gpt2Config(model_type="gpt2", **fields) for fields in GPT2),
-        *(LlamaConfig(model_type="llama", **fields) for fields in LLAMA),
-    ],
-)
-def test_the_count_of_parameters_is_the_real_model_s(config: Gpt2Config | LlamaConfig) -> None:
-    build = pytest.importorskip("worker.training.build")
-    model = build.new_model(config, vocab_size=300, max_length=40, end_of_text=0, seed=0)
-    assert parameters(config, 300, 40) == sum(weight.numel() for weight in model.parameters())
 
 
 def _plan(house: House, **fields: Any) -> dict[str, Any]:
@@ -51,9 +25,9 @@ def _refused(house: House, **fields: Any) -> tuple[str, tuple[str | int, ...]]:
 def test_a_plan_counts_what_is_known(house: House) -> None:
     plan = _plan(house, validation={"fraction": 0.1})
     assert (plan["rows"], plan["validation_rows"], plan["skipped_rows"]) == (90, 10, 0)
-    assert plan["parameters"] == parameters(Gpt2Config(model_type="gpt2"), 4096, 256)
+    assert plan["parameters"] == Gpt2Config(model_type="gpt2").parameters(4096, 256)
     assert (plan["steps"], plan["batches_per_epoch"], plan["tokens_per_epoch"], plan["warnings"]) == (None,) * 3 + ([],)
-    assert _plan(house, tokenizer="bytes")["parameters"] == parameters(Gpt2Config(model_type="gpt2"), 257, 256)
+    assert _plan(house, tokenizer="bytes")["parameters"] == Gpt2Config(model_type="gpt2").parameters(257, 256)
     other = house.new_dataset(rows=7)
     plan = _plan(house, validation={"dataset": other})
     assert (plan["rows"], plan["validation_rows"]) == (100, 7)
@@ -63,9 +37,9 @@ def test_a_plan_counts_what_is_known(house: House) -> None:
 def test_of_token_ids_the_largest_decides(house: House) -> None:
     small, large = house.new_dataset(ids_up_to=99), house.new_dataset(ids_up_to=499)
     config = Gpt2Config(model_type="gpt2")
-    assert _plan(house, dataset=small)["parameters"] == parameters(config, 100, 256)
+    assert _plan(house, dataset=small)["parameters"] == config.parameters(100, 256)
     plan = _plan(house, dataset=small, validation={"dataset": large})
-    assert plan["parameters"] == parameters(config, 500, 256)
+    assert plan["parameters"] == config.parameters(500, 256)
 
 
 def test_what_will_surprise_is_said(house: House) -> None:
@@ -137,3 +111,30 @@ def test_a_checkpoint_of_token_ids_has_no_tokenizer(house: House) -> None:
     assert _refused(house, model=model, dataset=ids, samples={"prompts": ["x"]})[1] == ("samples", "prompts")
     model = _trained(house, dataset=ids, tokenizer="bytes")
     assert _plan(house, model=model, samples={"prompts": ["x"]})
+
+
+def test_of_a_model_from_the_hub_nothing_is_known_before_it_is_here(house: House) -> None:
+    model = {"hub": "owner/name"}
+    plan = _plan(house, model=model, samples={"prompts": ["x"]})
+    assert (plan["parameters"], plan["rows"]) == (None, 95)
+    assert _plan(house, model=model, dataset=house.new_dataset(ids_up_to=300))["parameters"] is None
+    for tokenizer in ("bytes", {"train": {}}):
+        detail, loc = _refused(house, model=model, tokenizer=tokenizer)
+        assert loc == ("tokenizer",)
+        assert "from the hub brings its own" in detail
+    # And of what went on from it.
+    again = _trained(house, model=model)
+    assert _plan(house, model=again, sequence={"max_length": 8192})["parameters"] is None
+    assert _refused(house, model=again, tokenizer="bytes")[1] == ("tokenizer",)
+
+
+def test_an_adapter_alone_is_no_model_to_go_on_from(house: House) -> None:
+    model = _trained(house)
+    assert _plan(house, model=model | {"lora": {}})["parameters"] is None
+    for base in (model, {"hub": "owner/name"}):
+        detail, loc = _refused(house, model=_trained(house, model=base | {"lora": {}}))
+        assert loc == ("model", "checkpoint")
+        assert "lora.merge" in detail
+        merged = _trained(house, model=base | {"lora": {"merge": True}})
+        assert _plan(house, model=merged)
+        assert _plan(house, model=merged | {"lora": {}})

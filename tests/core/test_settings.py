@@ -18,6 +18,7 @@ def test_everything_follows_from_the_data_directory(monkeypatch: pytest.MonkeyPa
     assert settings.redis == f"unix://{tmp_path}/d/redis.sock"
     assert settings.store == f"file://{tmp_path}/d/store"
     assert settings.key_file == tmp_path / "d" / "key"
+    assert settings.cache_dir == tmp_path / "d" / "cache"
 
 
 def test_a_data_directory_may_have_an_odd_name(tmp_path: Path) -> None:
@@ -38,6 +39,7 @@ def test_a_data_directory_may_have_an_odd_name(tmp_path: Path) -> None:
         ("EPOCHD_PORT", "65536"),
         ("EPOCHD_LEASE_SECONDS", "soon"),
         ("EPOCHD_MAX_BODY_BYTES", "1G"),
+        ("EPOCHD_CACHE_MAX_BYTES", "-1"),
     ],
 )
 def test_a_wrong_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

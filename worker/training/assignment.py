@@ -13,7 +13,8 @@ class Assignment(BaseModel):
     """A run to do, in local paths only. How they came here, and where the checkpoints go, is the supervisor's work.
 
     `base_model` is the `model/` folder of an earlier job's checkpoint; `resume_from` a checkpoint of this job, whole.
-    Each checkpoint appears in `output_dir` as one complete folder with `model/` and `state/` in it.
+    Each checkpoint appears in `output_dir` as one complete folder with `model/` and `state/` in it. What is made of the
+    datasets is kept in `cache_dir`, which all runs of a machine may share, up to `cache_max_bytes`; None: it is not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +25,8 @@ class Assignment(BaseModel):
     base_model: Path | None = None
     resume_from: Path | None = None
     output_dir: Path
+    cache_dir: Path | None = None
+    cache_max_bytes: int = 20 * 2**30
     device: str = "auto"
 
 

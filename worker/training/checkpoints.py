@@ -1,8 +1,8 @@
 """Checkpoints on disk: a folder that is there whole or not at all, without a byte that could run.
 
 step-00000215/
-  model/    weights, config and tokenizer, as `from_pretrained` reads them
-  state/    what only a resume needs: optimizer.safetensors, run_state.json
+  model/    weights (or an adapter's), config and tokenizer, as `from_pretrained` reads them
+  state/    what only a resume needs: optimizer.safetensors, run_state.json, and adapter.safetensors where there is one
 """
 
 import shutil
@@ -17,6 +17,8 @@ from core.disk import sync
 from worker.training.build import Learner
 from worker.training.errors import Diverged
 from worker.training.run_state import RunState
+
+_ADAPTER = "adapter.safetensors"
 
 
 def save(output_dir: Path, learner: Learner, tokenizer: PreTrainedTokenizerFast | None, state: RunState) -> Path:
@@ -35,7 +37,11 @@ def save(output_dir: Path, learner: Learner, tokenizer: PreTrainedTokenizerFast 
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         (unfinished / "state").mkdir(parents=True)
-        learner.model.save_pretrained(unfinished / "model")
+        if learner.adapter:
+            learner.adapter.save(unfinished / "model")
+            save_file(learner.adapter.tensors(), unfinished / "state" / _ADAPTER)
+        else:
+            learner.model.save_pretrained(unfinished / "model")
         if tokenizer is not None:
             tokenizer.save_pretrained(unfinished / "model")
         save_file(_optimizer_tensors(learner), unfinished / "state" / "optimizer.safetensors")
@@ -56,6 +62,14 @@ def read_state(checkpoint: Path) -> RunState:
     return RunState.model_validate_json((checkpoint / "state" / "run_state.json").read_bytes())
 
 
+def restore_adapter(checkpoint: Path, learner: Learner) -> None:
+    """Give the adapter, where there is one, the weights it had at a checkpoint."""
+    if learner.adapter:
+        saved = load_file(checkpoint / "state" / _ADAPTER)
+        for name, weight in learner.adapter.tensors().items():
+            weight.copy_(saved[name])
+
+
 def restore_optimizer(checkpoint: Path, learner: Learner) -> None:
     """Give the optimizer the state it had at a checkpoint."""
     names = {parameter: name for name, parameter in learner.model.named_parameters()}
@@ -72,6 +86,13 @@ def restore_optimizer(checkpoint: Path, learner: Learner) -> None:
     )
 
 
+def restore_scale(state: RunState, learner: Learner) -> None:
+    """Give the gradient scaler, where there is one, the state it had at a checkpoint."""
+    if learner.scaler and state.loss_scale:
+        saved = {"scale": state.loss_scale.scale, "_growth_tracker": state.loss_scale.good_windows}
+        learner.scaler.load_state_dict(learner.scaler.state_dict() | saved)
+
+
 def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
     """Name AdamW's tensors after their parameters, e.g. `exp_avg/transformer.wte.weight`."""
     return {
@@ -82,7 +103,8 @@ def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
 
 
 def _all_finite(learner: Learner) -> bool:
-    return bool(torch.stack([torch.isfinite(p).all() for p in learner.model.parameters()]).all())
+    trained = [weight for weight in learner.model.parameters() if weight.requires_grad]
+    return bool(torch.stack([torch.isfinite(weight).all() for weight in trained]).all())
 
 
 def _make_durable(folder: Path) -> None:

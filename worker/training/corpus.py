@@ -1,20 +1,26 @@
 """The data of a run: which tokenizer reads it, what is held out, and the sequences that come of it."""
 
 from collections.abc import Generator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from core.dataset_files import Report, inspect, read_rows
+from core.dataset_files import DataFile, Known, holds_ids
 from core.job_spec import TokenizerTraining, TrainedTokenizer, ValidationDataset, ValidationFraction
-from worker.training import tokenizer
+from worker.training import chat, tokenizer
 from worker.training.assignment import Assignment
 from worker.training.batches import IntArray
-from worker.training.dataset import Tokens, check_vocabulary, tokenize
+from worker.training.cached import Tokenized, learnt_from_one_in, learnt_tokenizer, tokenized
+from worker.training.dataset import Tokens, check_vocabulary
 from worker.training.errors import DataError
 from worker.training.facts import Preparing
+from worker.training.rows import look_through
 from worker.training.sequences import Sequences, cut, hold_out
+from worker.training.token_cache import TokenCache
 
 # Below this many rows a validation loss says more about the rows than about the model.
 _FEW_ROWS = 10
@@ -22,7 +28,10 @@ _FEW_ROWS = 10
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run trains on. `rows` are those trained on, `warnings` what the user should know of them."""
+    """What a run trains on. `rows` are those trained on, `warnings` what the user should know of them.
+
+    `content` names the dataset's tokens and labels, row by row: the sha256 taken when they were written.
+    """
 
     tokenizer: PreTrainedTokenizerFast | None
     vocab_size: int
@@ -31,6 +40,7 @@ class Corpus:
     rows: int
     validation_rows: int
     skipped_rows: int
+    content: str
     warnings: list[str] = field(default_factory=list)
 
 
@@ -39,36 +49,54 @@ def gather(assignment: Assignment, *, vocab_size: int | None) -> Generator[Prepa
 
     Raises DataError or InvalidInput where the data, or what the spec asks of it, cannot be trained on.
     """
+    with ExitStack() as stack:
+        # Without a folder for all jobs, one that goes as soon as its files are mapped: they stay readable.
+        folder = assignment.cache_dir or Path(stack.enter_context(TemporaryDirectory(prefix="epochd-tokens-")))
+        cache = TokenCache(folder, max_bytes=assignment.cache_max_bytes)
+        return (yield from _gather(assignment, cache, vocab_size))
+
+
+def _gather(assignment: Assignment, cache: TokenCache, vocab_size: int | None) -> Generator[Preparing, None, Corpus]:
     spec, warnings = assignment.spec, list[str]()
-    report = inspect(assignment.dataset)
-    words = yield from _tokenizer(assignment, report, warnings)
+    other = _validation_file(assignment)
+    known = yield from look_through(assignment.dataset)
+    other_known = (yield from look_through(other)) if other else None
+    words = yield from _tokenizer(assignment, known, cache, warnings)
     if spec.samples.prompts and words is None:
         raise DataError(
             "samples.prompts need a tokenizer, and a dataset of token ids has none.",
             "Leave samples.prompts empty, or give rows of text.",
         )
-    tokens = yield from tokenize(assignment.dataset, words, total=report.rows)
-    held_out = yield from _validation_tokens(assignment, words)
-    both = [tokens, held_out] if held_out else [tokens]
-    if vocab_size is None:
-        vocab_size = len(words) if words else 1 + max(max(part.ids.max(), part.labels.max()) for part in both)
-    for part, what in zip(both, ("dataset", "validation dataset"), strict=False):
-        check_vocabulary(part, vocab_size=int(vocab_size), what=what)
-    rows, validation_rows = _split(assignment, tokens, held_out, warnings)
+    if words is not None and any("messages" in file.columns for file in (known, other_known) if file):
+        chat.ensure_template(words)
+    data = yield from tokenized(assignment.dataset, known, words, cache)
+    held_out = (yield from tokenized(other, other_known, words, cache)) if other and other_known else None
+    vocab_size = _check_vocabulary(data, held_out, vocab_size, words)
+    rows, validation_rows = _split(assignment, data.tokens, held_out, warnings)
     return Corpus(
         tokenizer=words,
-        vocab_size=int(vocab_size),
-        training=_training_sequences(assignment, tokens, rows, warnings),
-        validation=_validation_sequences(assignment, held_out or tokens, validation_rows, warnings),
+        vocab_size=vocab_size,
+        training=_training_sequences(assignment, data.tokens, rows, warnings),
+        validation=_validation_sequences(assignment, (held_out or data).tokens, validation_rows, warnings),
         rows=len(rows),
         validation_rows=len(validation_rows),
-        skipped_rows=report.skipped_rows,
+        skipped_rows=known.skipped_rows,
+        content=data.sha256,
         warnings=warnings,
     )
 
 
+def _validation_file(assignment: Assignment) -> DataFile | None:
+    """Return the file of the validation dataset; None where the spec names none."""
+    if not isinstance(assignment.spec.validation, ValidationDataset):
+        return None
+    if assignment.validation_dataset is None:
+        raise DataError("The spec names a validation dataset, but none was handed over.", "Hand its path over.")
+    return assignment.validation_dataset
+
+
 def _tokenizer(
-    assignment: Assignment, report: Report, warnings: list[str]
+    assignment: Assignment, known: Known, cache: TokenCache, warnings: list[str]
 ) -> Generator[Preparing, None, PreTrainedTokenizerFast | None]:
     """Load, make or learn the tokenizer that the spec asks for; None for rows of token ids without one."""
     wanted, max_length = assignment.spec.tokenizer, assignment.spec.sequence.max_length
@@ -83,7 +111,7 @@ def _tokenizer(
         return tokenizer.load(assignment.base_model)
     if wanted == "bytes":
         return tokenizer.for_transformers(tokenizer.of_bytes(), max_length=max_length)
-    if "input_ids" in report.columns:
+    if holds_ids(known.columns):
         if wanted is not None:
             raise DataError(
                 "A tokenizer cannot be trained on a dataset of token ids.",
@@ -91,8 +119,9 @@ def _tokenizer(
             )
         return None
     asked = (wanted.train if isinstance(wanted, TrainedTokenizer) else TokenizerTraining()).vocab_size
-    texts = (row.text or "" for row in read_rows(assignment.dataset))
-    learnt = yield from tokenizer.learn(texts, rows=report.rows, vocab_size=asked)
+    learnt = yield from learnt_tokenizer(assignment.dataset, known, asked, cache)
+    if (one_in := learnt_from_one_in(known)) > 1:
+        warnings.append(f"The dataset is large: its tokenizer is learnt from one row in {one_in}.")
     if learnt.get_vocab_size() < asked:
         warnings.append(
             f"The tokenizer has {learnt.get_vocab_size()} tokens instead of {asked}: the dataset holds no more."
@@ -100,25 +129,25 @@ def _tokenizer(
     return tokenizer.for_transformers(learnt, max_length=max_length)
 
 
-def _validation_tokens(
-    assignment: Assignment, words: PreTrainedTokenizerFast | None
-) -> Generator[Preparing, None, Tokens | None]:
-    """Read the validation dataset; None where the spec names none."""
-    if not isinstance(assignment.spec.validation, ValidationDataset):
-        return None
-    if assignment.validation_dataset is None:
-        raise DataError("The spec names a validation dataset, but none was handed over.", "Hand its path over.")
-    report = inspect(assignment.validation_dataset)
-    return (yield from tokenize(assignment.validation_dataset, words, total=report.rows))
+def _check_vocabulary(
+    data: Tokenized, held_out: Tokenized | None, vocab_size: int | None, words: PreTrainedTokenizerFast | None
+) -> int:
+    """Return the vocabulary's size, the model's where it has one. Raises DataError for a token id beyond it."""
+    both = [data, held_out] if held_out else [data]
+    if vocab_size is None:
+        vocab_size = len(words) if words else 1 + max(part.largest_id for part in both)
+    for part, what in zip(both, ("dataset", "validation dataset"), strict=False):
+        check_vocabulary(part.tokens, largest_id=part.largest_id, vocab_size=vocab_size, what=what)
+    return vocab_size
 
 
 def _split(
-    assignment: Assignment, tokens: Tokens, held_out: Tokens | None, warnings: list[str]
+    assignment: Assignment, tokens: Tokens, held_out: Tokenized | None, warnings: list[str]
 ) -> tuple[IntArray, IntArray]:
     """Return the rows to train on, and those (of the validation dataset, or of the dataset itself) to validate on."""
     validation, everything = assignment.spec.validation, np.arange(tokens.rows)
     if held_out is not None:
-        return everything, np.arange(held_out.rows)
+        return everything, np.arange(held_out.tokens.rows)
     if not isinstance(validation, ValidationFraction):
         return everything, everything[:0]
     if tokens.rows == 1:

@@ -1,32 +1,29 @@
-"""From a dataset's file to tokens: rows become token ids and labels.
+"""The tokens of a dataset: a few flat files, 4 bytes a token, mapped into memory and never held in it."""
 
-Everything is held in a few flat numpy arrays, 4 bytes a token, never in a Python object per row.
-"""
-
-import time
-from collections.abc import Generator, Iterator
+import hashlib
+import mmap
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedTokenizerFast
 
-from core.dataset_files import DataFile, Row, read_rows
+from core.dataset_files import IGNORED_LABEL
 from worker.training.batches import IntArray
 from worker.training.errors import DataError
-from worker.training.facts import Preparing
-from worker.training.tokenizer import encode
+from worker.training.token_cache import Entry
 
 Ids = npt.NDArray[np.int32]
 
-_ROWS_AT_ONCE = 1024
-_CHARACTERS_AT_ONCE = 2**20
-_SECONDS_BETWEEN_FACTS = 0.5
+_IDS, _LABELS, _BOUNDS = "ids.int32", "labels.int32", "bounds.int64"
+_VALUES_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """All rows of a file, end to end: row r is `ids[bounds[r] : bounds[r + 1]]`.
+    """All rows of a dataset, end to end: row r is `ids[bounds[r] : bounds[r + 1]]`.
 
     `labels` is the very array `ids` where every row is its own label.
     """
@@ -41,68 +38,121 @@ class Tokens:
         return len(self.bounds) - 1
 
 
-def tokenize(
-    file: DataFile, tokenizer: PreTrainedTokenizerFast | None, *, total: int
-) -> Generator[Preparing, None, Tokens]:
-    """Read a file of `total` rows into tokens, telling at most twice a second how far it is.
-
-    A text becomes its tokens and the end of text; rows of token ids are taken as they are. Raises DataError for a text
-    where there is no tokenizer, InvalidInput for a row that cannot be read.
+@dataclass(frozen=True)
+class Block:
+    """The next tokens of a dataset. `labels` is None where they are the ids; `ends` says after how many of these
+    tokens a row ends. The last row of a block may go on in the next.
     """
-    ids, labels, lengths = [], [], []
-    done, told = 0, float("-inf")
-    for rows in _chunks(read_rows(file)):
-        row_ids, row_labels = _ids_and_labels(rows, tokenizer)
-        lengths += [len(row) for row in row_ids]
-        ids.append(np.concatenate(row_ids))
-        labels.append(ids[-1] if row_labels is None else np.concatenate(row_labels))
-        done += len(rows)
-        if time.monotonic() - told >= _SECONDS_BETWEEN_FACTS or done == total:
-            told = time.monotonic()
-            yield Preparing(phase="tokens", done=done, total=total)
-    flat = np.concatenate(ids)
-    same = all(chunk is label_chunk for chunk, label_chunk in zip(ids, labels, strict=True))
-    bounds = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-    return Tokens(ids=flat, labels=flat if same else np.concatenate(labels), bounds=bounds)
+
+    ids: Ids
+    labels: Ids | None
+    ends: IntArray
 
 
-def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Take rows together, as many as are worth the tokenizer's while and no more than fit into memory."""
-    chunk, size = list[Row](), 0
-    for row in rows:
-        chunk.append(row)
-        size += len(row.text or row.input_ids or ())
-        if len(chunk) == _ROWS_AT_ONCE or size >= _CHARACTERS_AT_ONCE:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+class TokenWriter:
+    """Writes blocks to flat files in a folder; labels only where there are any that differ from the ids."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ids = (folder / _IDS).open("wb")
+        self._bounds = (folder / _BOUNDS).open("wb")
+        self._bounds.write(np.int64(0).tobytes())
+        self._labels: BinaryIO | None = None
+        self._hashes = {_IDS: hashlib.sha256(), _BOUNDS: hashlib.sha256()}
+        self._tokens = 0
+        self._largest_id = 0
+        self.rows = 0
+
+    def append(self, block: Block) -> None:
+        """Write a block. Raises OSError where the disk is full."""
+        if block.labels is not None:
+            self._labels = self._labels or self._labels_so_far()
+            self._largest_id = max(self._largest_id, int(block.labels.max(initial=0)))
+        if self._labels is not None:
+            self._write(self._labels, _LABELS, block.ids if block.labels is None else block.labels)
+        self._write(self._ids, _IDS, block.ids)
+        self._write(self._bounds, _BOUNDS, block.ends + self._tokens)
+        self._largest_id = max(self._largest_id, int(block.ids.max(initial=0)))
+        self._tokens += len(block.ids)
+        self.rows += len(block.ends)
+
+    def close(self) -> dict[str, Any]:
+        """Finish the files, and return what a reader would have to go through them for: `largest_id`, of all ids and
+        labels, and `sha256`, which names all tokens, labels and bounds.
+        """
+        for file in filter(None, (self._ids, self._bounds, self._labels)):
+            file.close()
+        whole = "".join(f"{name}:{digest.hexdigest()};" for name, digest in sorted(self._hashes.items()))
+        return {"largest_id": self._largest_id, "sha256": hashlib.sha256(whole.encode()).hexdigest()}
+
+    def _write(self, file: BinaryIO, name: str, values: npt.NDArray[Any]) -> None:
+        file.write(values.data)
+        self._hashes[name].update(values.data)
+
+    def _labels_so_far(self) -> BinaryIO:
+        self._ids.flush()
+        labels = (self._folder / _LABELS).open("wb")
+        with (self._folder / _IDS).open("rb") as ids:
+            shutil.copyfileobj(ids, labels)
+        self._hashes[_LABELS] = self._hashes[_IDS].copy()
+        return labels
 
 
-def _ids_and_labels(rows: list[Row], tokenizer: PreTrainedTokenizerFast | None) -> tuple[list[Ids], list[Ids] | None]:
-    """Return the rows as ids and labels; no labels where they are the ids themselves."""
-    texts = [row.text for row in rows if row.text is not None]
-    if not texts:
-        ids = [np.array(row.input_ids, dtype=np.int32) for row in rows]
-        if all(row.labels == row.input_ids for row in rows):
-            return ids, None
-        return ids, [np.array(row.labels, dtype=np.int32) for row in rows]
-    if tokenizer is None:
-        raise DataError(
-            "The rows are text, but the run has no tokenizer.",
-            "Give rows of input_ids, or a model or dataset that brings a tokenizer.",
-        )
-    return encode(tokenizer, texts), None
+def map_tokens(entry: Entry) -> Tokens:
+    """Map the files that a TokenWriter wrote, to read only. They stay locked in the cache while any array lives."""
+    ids: Ids = _map(entry.files[_IDS], np.int32)
+    labels: Ids = _map(entry.files[_LABELS], np.int32) if _LABELS in entry.files else ids
+    return Tokens(ids=ids, labels=labels, bounds=_map(entry.files[_BOUNDS], np.int64))
 
 
-def check_vocabulary(tokens: Tokens, *, vocab_size: int, what: str) -> None:
+def _map(file: BinaryIO, dtype: type[Any]) -> npt.NDArray[Any]:
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.ndarray(len(mapped) // np.dtype(dtype).itemsize, dtype=dtype, buffer=mapped)
+
+
+def count_loss(labels: Ids, begins: IntArray, ends: IntArray) -> IntArray:
+    """Return how many labels from each begin to before its end carry loss, in one pass over all labels.
+
+    Of labels on disk only a small part is in memory at any time.
+    """
+    points, counts = np.concatenate((begins, ends)), np.empty(len(begins) + len(ends), dtype=np.int64)
+    order = np.argsort(points, kind="stable")
+    in_order, before = points[order], 0
+    for start in range(0, len(labels) + 1, _VALUES_AT_ONCE):
+        carries_loss = labels[start : start + _VALUES_AT_ONCE] != IGNORED_LABEL
+        first, end = np.searchsorted(in_order, (start, start + _VALUES_AT_ONCE))
+        inside = order[first:end]
+        up_to = np.concatenate(([0], np.cumsum(carries_loss)))
+        counts[inside] = before + up_to[points[inside] - start]
+        before += up_to[-1]
+        _forget(labels)
+    return counts[len(begins) :] - counts[: len(begins)]
+
+
+def _forget(values: Ids) -> None:
+    """Give back the memory of what was read from a mapped file; reading it again brings it back."""
+    if isinstance(values.base, mmap.mmap):
+        values.base.madvise(mmap.MADV_DONTNEED)
+
+
+def check_vocabulary(tokens: Tokens, *, largest_id: int, vocab_size: int, what: str) -> None:
     """Raise DataError, naming the row and the id, where a token id is not in the vocabulary."""
-    for values in (tokens.ids, tokens.labels):
-        beyond = np.flatnonzero(values >= vocab_size)
-        if len(beyond):
-            row = int(np.searchsorted(tokens.bounds, beyond[0], side="right"))
-            raise DataError(
-                f"Row {row} of the {what} holds token id {values[beyond[0]]}, but the vocabulary ends at "
-                f"{vocab_size - 1}.",
-                "Tokenize the dataset with the vocabulary of the model it is to train.",
-            )
+    if largest_id < vocab_size:
+        return
+    place, token_id = _first_beyond(tokens, vocab_size)
+    row = int(np.searchsorted(tokens.bounds, place, side="right"))
+    raise DataError(
+        f"Row {row} of the {what} holds token id {token_id}, but the vocabulary ends at {vocab_size - 1}.",
+        "Tokenize the dataset with the vocabulary of the model it is to train.",
+    )
+
+
+def _first_beyond(tokens: Tokens, vocab_size: int) -> tuple[int, int]:
+    """Find the first id or label beyond the vocabulary, which is there, and return its place and itself."""
+    for start in range(0, len(tokens.ids), _VALUES_AT_ONCE):
+        for values in (tokens.ids, tokens.labels):
+            part = values[start : start + _VALUES_AT_ONCE]
+            beyond = np.flatnonzero(part >= vocab_size)
+            if len(beyond):
+                return start + int(beyond[0]), int(part[beyond[0]])
+    raise AssertionError(f"no token id reaches {vocab_size}")

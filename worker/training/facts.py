@@ -128,10 +128,11 @@ class Stopped(_Fact):
 
 
 class Finished(_Fact):
-    """All epochs are done; the checkpoint of the last update was told before this."""
+    """All epochs are done, or early stopping ended the run; the last update's checkpoint was told before this."""
 
     fact: Literal["finished"] = "finished"
     step: int
+    stopped_early: bool = False
 
 
 class Failed(_Fact):

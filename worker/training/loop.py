@@ -10,11 +10,12 @@ from typing import TypeVar
 from worker.training import checkpoints, evaluation, sampling
 from worker.training.assignment import Assignment
 from worker.training.batches import Window, windows_after
+from worker.training.build import Learner
 from worker.training.facts import Alive, Checkpoint, Epoch, Fact, Finished, Sample, Stopped
 from worker.training.learning_rate import learning_rate
 from worker.training.preparation import Run, prepare
 from worker.training.pulse import Pulse
-from worker.training.run_state import EpochSums
+from worker.training.run_state import EpochSums, LossScale
 from worker.training.telling import Telling
 from worker.training.update import Outcome, update
 
@@ -32,7 +33,7 @@ def train(assignment: Assignment, should_stop: Callable[[], bool]) -> Iterator[F
         resumed = checkpoints.read_state(assignment.resume_from)
         saved_step = resumed.step
         if resumed.finished:
-            yield Finished(step=resumed.step)
+            yield Finished(step=resumed.step, stopped_early=resumed.stopped_early)
             return
 
     run = yield from _unless_stopped(prepare(assignment), should_stop)
@@ -50,10 +51,12 @@ def train(assignment: Assignment, should_stop: Callable[[], bool]) -> Iterator[F
             yield from telling.rest()
             yield from _pause(run, window, pulse, stopping=stopping)
             telling.restart_clock()
+        if run.state.stopped_early:
+            break
         if stopping:
             yield Stopped(step=window.step)
             return
-    yield Finished(step=run.state.step)
+    yield Finished(step=run.state.step, stopped_early=run.state.stopped_early)
 
 
 def _unless_stopped(
@@ -85,7 +88,7 @@ def _windows_to_do(run: Run) -> Iterator[Window]:
 def _learning_rate(run: Run, window: Window) -> float:
     training, steps = run.spec.training, run.plan.steps
     return learning_rate(
-        window.step - 1,
+        window.step - 1 - run.state.overflows,
         total=steps,
         warmup=training.warmup(steps),
         scheduler=training.lr_scheduler,
@@ -117,8 +120,9 @@ def _pause(run: Run, window: Window, pulse: Pulse, *, stopping: bool) -> Generat
         loss, accuracy, validation_loss = closed.loss, closed.accuracy, closed.validation_loss
     else:
         loss, accuracy, validation_loss = run.state.sums.mean_loss, run.state.sums.accuracy, None
-    if stopping or _checkpoint_is_due(run, window):
+    if stopping or run.state.stopped_early or _checkpoint_is_due(run, window):
         run.state.fitting_positions = run.budget.positions
+        run.state.loss_scale = _loss_scale(run.learner)
         yield Checkpoint(
             epoch=window.epoch,
             step=window.step,
@@ -148,6 +152,7 @@ def _close_epoch(run: Run, window: Window, pulse: Pulse) -> Generator[Alive, Non
         )
         validation_loss, validation_accuracy = yield from _with_pulse(evaluating, window, pulse)
     run.state.sums = EpochSums()
+    _heed_patience(run, validation_loss)
     return Epoch(
         epoch=window.epoch,
         step=window.step,
@@ -158,6 +163,22 @@ def _close_epoch(run: Run, window: Window, pulse: Pulse) -> Generator[Alive, Non
         perplexity=_perplexity(sums.mean_loss if validation_loss is None else validation_loss),
         seconds=sums.seconds,
     )
+
+
+def _heed_patience(run: Run, validation_loss: float | None) -> None:
+    """Stop early where the validation loss has not got better for long enough."""
+    training = run.spec.training
+    if training.early_stopping_patience is None or validation_loss is None:
+        return
+    run.state.validation.take_in(validation_loss, threshold=training.early_stopping_threshold)
+    run.state.stopped_early = run.state.validation.epochs_no_better >= training.early_stopping_patience
+
+
+def _loss_scale(learner: Learner) -> LossScale | None:
+    if learner.scaler is None:
+        return None
+    saved = learner.scaler.state_dict()
+    return LossScale(scale=saved["scale"], good_windows=saved["_growth_tracker"])
 
 
 def _with_pulse(work: Generator[None, None, R], window: Window, pulse: Pulse) -> Generator[Alive, None, R]:

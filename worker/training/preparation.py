@@ -8,8 +8,10 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from core.job_spec import JobSpec, NewModel
+from core.job_spec import JobSpec
+from core.model_spec import NewModel
 from worker.training import build, checkpoints
+from worker.training.adapter import Adapter
 from worker.training.assignment import Assignment
 from worker.training.batches import epoch_batches, padding_share
 from worker.training.build import Learner
@@ -45,12 +47,15 @@ def prepare(assignment: Assignment) -> Generator[Preparing | Planned, None, Run]
     model = _loaded_model(assignment)
     corpus = yield from gather(assignment, vocab_size=model.config.vocab_size if model else None)
     model = model or _new_model(spec, corpus)
+    adapter = _adapter(spec, model)
     plan = _plan(spec, corpus, model)
     state = RunState(fingerprint=_fingerprint(spec, corpus), steps=plan.steps)
-    learner = build.make_learner(model, spec.training, build.pick_device(assignment.device))
+    learner = build.make_learner(model, spec.training, build.pick_device(assignment.device), adapter)
     if checkpoint is not None:
         state = _restored(checkpoint, fresh=state)
+        checkpoints.restore_adapter(checkpoint, learner)
         checkpoints.restore_optimizer(checkpoint, learner)
+        checkpoints.restore_scale(state, learner)
     yield plan
     return Run(
         spec=spec,
@@ -66,13 +71,23 @@ def prepare(assignment: Assignment) -> Generator[Preparing | Planned, None, Run]
 
 
 def _loaded_model(assignment: Assignment) -> PreTrainedModel | None:
-    folder = assignment.resume_from / "model" if assignment.resume_from else assignment.base_model
-    return build.load_model(folder, max_length=assignment.spec.sequence.max_length) if folder else None
+    folder, spec = assignment.base_model, assignment.spec
+    # An adapter's checkpoint does not hold the model that it belongs to.
+    if assignment.resume_from and (isinstance(spec.model, NewModel) or spec.model.lora is None):
+        folder = assignment.resume_from / "model"
+    return build.load_model(folder, max_length=spec.sequence.max_length) if folder else None
+
+
+def _adapter(spec: JobSpec, model: PreTrainedModel) -> Adapter | None:
+    """Put an adapter into the model where the spec asks for one."""
+    if isinstance(spec.model, NewModel) or spec.model.lora is None:
+        return None
+    return Adapter(model, spec.model, spec.model.lora, seed=spec.training.seed)
 
 
 def _new_model(spec: JobSpec, corpus: Corpus) -> PreTrainedModel:
     if not isinstance(spec.model, NewModel):
-        raise DataError("The spec names an earlier checkpoint, but none was handed over.", "Hand its path over.")
+        raise DataError("The spec names an earlier model, but none was handed over.", "Hand its path over.")
     return build.new_model(
         spec.model.config,
         vocab_size=corpus.vocab_size,
@@ -115,8 +130,10 @@ def _fingerprint(spec: JobSpec, corpus: Corpus) -> str:
     for part in (spec.model, spec.sequence, spec.training.model_copy(update={"log_every": 1})):
         digest.update(part.model_dump_json().encode())
     sequences = corpus.training
-    for array in (sequences.starts, sequences.lengths, sequences.ids, sequences.labels):
+    for array in (sequences.starts, sequences.lengths):
         digest.update(array.data)
+    # Of the tokens the hash taken when they were written: there may be gigabytes of them.
+    digest.update(corpus.content.encode())
     return digest.hexdigest()
 
 

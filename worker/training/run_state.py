@@ -4,6 +4,8 @@ It is little, because the rest follows from the spec: the place in the data and 
 rows, the dropout and the samples from the seed and that place.
 """
 
+import math
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -28,9 +30,35 @@ class EpochSums(BaseModel):
         return self.correct / self.tokens if self.tokens else None
 
 
+class Validation(BaseModel):
+    """What early stopping goes by: the best validation loss so far, and how many epochs in a row were no better."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    best: float | None = None
+    epochs_no_better: int = 0
+
+    def take_in(self, loss: float, *, threshold: float) -> None:
+        """Take in the validation loss of an epoch. Better is what falls more than `threshold` below the best."""
+        if math.isfinite(loss) and (self.best is None or loss < self.best - threshold):
+            self.best, self.epochs_no_better = loss, 0
+        else:
+            self.epochs_no_better += 1
+
+
+class LossScale(BaseModel):
+    """Half precision: by how much the loss is multiplied, and for how many windows that has gone well."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scale: float
+    good_windows: int
+
+
 class RunState(BaseModel):
     """`step` of `steps` windows are done, discarded ones included. Where that ends an epoch, the epoch is closed:
-    evaluated and told. `fingerprint` names the plan, without which the rest means nothing.
+    evaluated and told. `fingerprint` names the plan, without which the rest means nothing. `overflows` were discarded
+    because their gradients left the range of half precision, and the learning rate's schedule did not move.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -39,10 +67,14 @@ class RunState(BaseModel):
     steps: int
     step: int = 0
     discarded_in_a_row: int = 0
+    overflows: int = 0
+    loss_scale: LossScale | None = None
     fitting_positions: int | None = None
     sums: EpochSums = EpochSums()
+    validation: Validation = Validation()
+    stopped_early: bool = False
 
     @property
     def finished(self) -> bool:
-        """Whether every window is done."""
-        return self.step == self.steps
+        """Whether every window is done, or no more are to be."""
+        return self.stopped_early or self.step == self.steps

@@ -1,6 +1,7 @@
 """What the model makes of a prompt."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -13,14 +14,28 @@ from worker.training.randomness import reseed
 def write(
     learner: Learner, tokenizer: PreTrainedTokenizerFast, samples: Samples, *, seed: int, epoch: int
 ) -> Iterator[tuple[str, str]]:
-    """Yield each prompt with its continuation, which follows from (seed, epoch). Leaves the model in training mode.
+    """Yield each prompt with its continuation, which follows from the epoch and the samples' own seed, or else `seed`.
 
-    Of a prompt too long for the model's positions the tail is used; an empty one starts at the beginning of a text.
+    Leaves the model in training mode. Of a prompt too long for the model's positions the tail is used; an empty one
+    starts at the beginning of a text.
     """
+    own_seed = seed if samples.seed is None else samples.seed
     learner.model.train(mode=False)
     for number, prompt in enumerate(samples.prompts):
-        yield prompt, _continue(learner, tokenizer, prompt, samples, (seed, epoch, number))
+        yield prompt, _continue(learner, tokenizer, prompt, samples, (own_seed, epoch, number))
     learner.model.train()
+
+
+def _choice(samples: Samples) -> dict[str, Any]:
+    """Say how the next token is chosen, in `generate`'s words."""
+    if not samples.temperature:
+        return {"do_sample": False}
+    return {
+        "do_sample": True,
+        "temperature": samples.temperature,
+        "top_k": samples.top_k,
+        "top_p": samples.top_p,
+    }
 
 
 def _continue(
@@ -40,8 +55,7 @@ def _continue(
         output = learner.model.generate(  # type: ignore[operator]
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
-            do_sample=True,
-            temperature=samples.temperature,
+            **_choice(samples),
             max_new_tokens=new_tokens,
             pad_token_id=tokenizer.pad_token_id,
         )

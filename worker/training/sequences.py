@@ -4,19 +4,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.dataset_files import IGNORED_LABEL
 from core.job_spec import Sequence
 from worker.training.batches import IntArray
-from worker.training.dataset import Ids, Tokens
+from worker.training.dataset import Ids, Tokens, count_loss
 from worker.training.randomness import derive
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What packed sequences are made of: piece p is `counts[p]` inputs from `ids[starts[p]]` on, all of one document.
+
+    Sequence s holds the pieces from `first[s]` to before `first[s + 1]`.
+    """
+
+    starts: IntArray
+    counts: IntArray
+    first: IntArray
 
 
 @dataclass(frozen=True)
 class Sequences:
     """What the model sees, as views into the rows: sequence s is `ids[starts[s] : starts[s] + lengths[s]]`.
 
-    `loss_tokens[s]` is how many of its labels carry loss, at least 1: the first token has nothing to be predicted from.
-    `dropped` were shorter than `min_length`; `silent` carried no loss at all.
+    It is read without its last token, and predicts all but its first: `lengths[s] - 1` positions. `loss_tokens[s]` is
+    how many of these carry loss, at least 1. Where `pieces` are given a sequence is made of them instead, with as many
+    positions. `dropped` were shorter than `min_length`; `silent` carried no loss at all.
     """
 
     ids: Ids
@@ -26,6 +38,7 @@ class Sequences:
     loss_tokens: IntArray
     dropped: int
     silent: int
+    pieces: Pieces | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -38,10 +51,18 @@ def hold_out(rows: int, count: int, *, seed: int) -> tuple[IntArray, IntArray]:
 
 
 def cut(tokens: Tokens, rows: IntArray, sequence: Sequence) -> Sequences:
-    """Cut the given rows into sequences of at most `max_length` tokens that start `stride` tokens apart.
+    """Cut the given rows into sequences, as the spec's `sequence.mode` says.
 
-    The last sequence of a row is the first that reaches its end. Sequences shorter than `min_length`, and those whose
-    labels are all ignored (they would cost time and teach nothing), are left out and counted.
+    What is shorter than `min_length`, and what carries no loss at all (it would cost time and teach nothing), is left
+    out and counted.
+    """
+    return _packed(tokens, rows, sequence) if sequence.mode == "packed" else _documents(tokens, rows, sequence)
+
+
+def _documents(tokens: Tokens, rows: IntArray, sequence: Sequence) -> Sequences:
+    """Cut rows into sequences of at most `max_length` tokens that start `stride` tokens apart.
+
+    The last sequence of a row is the first that reaches its end.
     """
     max_length, stride = sequence.max_length, sequence.stride or sequence.max_length
     row_starts, row_ends = tokens.bounds[rows], tokens.bounds[rows + 1]
@@ -67,9 +88,44 @@ def cut(tokens: Tokens, rows: IntArray, sequence: Sequence) -> Sequences:
     )
 
 
+def _packed(tokens: Tokens, rows: IntArray, sequence: Sequence) -> Sequences:
+    """Join rows end to end and cut them into sequences of `max_length - 1` positions; only the last may be shorter.
+
+    A row that reaches over a cut goes on in the next sequence, from the token that it stopped at: no label is lost.
+    """
+    width = sequence.max_length - 1
+    lengths = tokens.bounds[rows + 1] - tokens.bounds[rows]
+    long_enough = lengths >= sequence.min_length
+    starts, lengths = tokens.bounds[rows[long_enough]], lengths[long_enough]
+    heard = _loss_tokens(tokens, starts, lengths) > 0
+    starts, positions = starts[heard], lengths[heard] - 1
+
+    ends = np.cumsum(positions)
+    begins, total = ends - positions, int(positions.sum())
+    cuts = np.union1d(begins, np.arange(0, total, width))
+    row = np.searchsorted(begins, cuts, side="right") - 1
+    piece_starts, counts = starts[row] + cuts - begins[row], np.diff(cuts, append=total)
+    loss_tokens = _loss_tokens(tokens, piece_starts, counts + 1)
+
+    owner = cuts // width
+    sums = np.bincount(owner, weights=loss_tokens, minlength=-(-total // width)).astype(np.int64)
+    kept = sums > 0  # a long prompt may fill a whole sequence
+    inside = kept[owner]
+    first = np.concatenate(([0], np.cumsum(np.bincount(owner, minlength=len(sums))[kept])))
+    return Sequences(
+        ids=tokens.ids,
+        labels=tokens.labels,
+        starts=piece_starts[inside][first[:-1]],
+        lengths=np.bincount(owner, weights=counts, minlength=len(sums)).astype(np.int64)[kept] + 1,
+        loss_tokens=sums[kept],
+        dropped=int((~long_enough).sum()),
+        silent=int((~heard).sum() + (~kept).sum()),
+        pieces=Pieces(starts=piece_starts[inside], counts=counts[inside], first=first),
+    )
+
+
 def _loss_tokens(tokens: Tokens, starts: IntArray, lengths: IntArray) -> IntArray:
+    """Return how many labels of each stretch carry loss; its first token has nothing to be predicted from."""
     if tokens.labels is tokens.ids:
         return lengths - 1
-    before = np.concatenate(([0], np.cumsum(tokens.labels != IGNORED_LABEL, dtype=np.int64)))
-    counts: IntArray = before[starts + lengths] - before[starts + 1]
-    return counts
+    return count_loss(tokens.labels, starts + 1, starts + lengths)

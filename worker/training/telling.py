@@ -29,7 +29,8 @@ class Telling:
 
     def __init__(self, run: Run, pulse: Pulse) -> None:
         self._run, self._pulse = run, pulse
-        self._late = 1 if run.learner.device.type == "cuda" else 0
+        # In half precision the next window's learning rate and scale depend on whether this one was applied.
+        self._late = 1 if run.learner.device.type == "cuda" and run.learner.scaler is None else 0
         self._waiting: deque[_Computed] = deque()
         self._since = time.perf_counter()
 
@@ -65,6 +66,8 @@ class Telling:
             state.sums.loss += sum(numbers.losses)
             state.sums.correct += sum(numbers.correct)
             state.sums.tokens += sum(tokens)
+        elif self._overflowed(numbers):
+            state.overflows += 1
         else:
             state.discarded_in_a_row += 1
             yield Warned(
@@ -81,6 +84,11 @@ class Telling:
                 f"{state.discarded_in_a_row} windows in a row, up to step {window.step}, had no finite gradient.",
                 "Lower training.learning_rate, or give it a longer warmup; the last checkpoint is still good.",
             )
+
+    def _overflowed(self, numbers: Numbers) -> bool:
+        """Tell whether only the gradient's scale was too large, which has fallen since and will fit."""
+        scaler = self._run.learner.scaler
+        return scaler is not None and scaler.get_scale() >= 1.0 and all(map(math.isfinite, numbers.losses))
 
 
 def _batch_facts(computed: _Computed, numbers: Numbers, tokens: list[int], seconds: float) -> Iterator[Batch]:

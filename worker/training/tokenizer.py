@@ -7,23 +7,24 @@ from pathlib import Path
 from threading import Thread
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from worker.training.facts import Preparing
+from worker.training.token_cache import key_of
 
 END_OF_TEXT = "<|endoftext|>"
+# The tokenizer holds some 100 bytes for each token it returns: a long text is handed to it in parts.
+CHARACTERS_AT_ONCE = 2**18
 
-_CHARACTERS_AT_ONCE = 2**20
 _WORD_END = re.compile(r"\S(?=\s)")
 
 
-def learn(texts: Iterable[str], *, rows: int, vocab_size: int) -> Generator[Preparing, None, Tokenizer]:
-    """Learn a byte-level BPE of at most `vocab_size` tokens from `rows` texts, telling twice a second how far it is.
+def learn(texts: Iterable[list[str]], *, rows: int, vocab_size: int) -> Generator[Preparing, None, Tokenizer]:
+    """Learn a byte-level BPE of at most `vocab_size` tokens from the texts of `rows` rows.
 
-    The same texts give the same tokenizer. Any text can be encoded: the 256 bytes are always in the vocabulary.
+    Tells twice a second how far it is. The same texts give the same tokenizer. Any text can be encoded: the 256 bytes
+    are always in the vocabulary.
     """
     tokenizer = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
@@ -34,10 +35,10 @@ def learn(texts: Iterable[str], *, rows: int, vocab_size: int) -> Generator[Prep
     )
     done = 0
 
-    def counted() -> Iterator[str]:
+    def counted() -> Iterator[list[str]]:
         nonlocal done
-        for text in texts:
-            yield text
+        for row in texts:
+            yield row
             done += 1
 
     learning: Future[None] = Future()
@@ -104,34 +105,59 @@ def load(folder: Path) -> PreTrainedTokenizerFast | None:
     """Load the tokenizer of a checkpoint's `model/` folder; None where it was trained on token ids and has none."""
     if not (folder / "tokenizer.json").exists():
         return None
-    loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return cast(PreTrainedTokenizerFast, loaded)
+    loaded = cast(
+        PreTrainedTokenizerFast,
+        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
+    )
+    # Some are saved with a length to cut every text to, or to fill it up to: rows are taken as they are.
+    loaded.backend_tokenizer.no_truncation()
+    loaded.backend_tokenizer.no_padding()
+    return loaded
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[npt.NDArray[np.int32]]:
-    """Return the token ids of each text with the end of text behind it. Uses every core.
+def identity(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Name all that a text's tokens follow from: two tokenizers of one identity make the same of any text."""
+    return key_of(tokenizer=tokenizer.backend_tokenizer.to_str(), end_of_text=tokenizer.eos_token_id)
 
-    The tokenizer holds some 100 bytes for each token it returns: a long text is handed to it in parts.
+
+def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str], continues: list[bool]) -> list[list[int]]:
+    """Return the token ids of each text, and nothing around them. Uses every core.
+
+    A text that `continues` is encoded as what comes behind another text.
     """
-    end = np.array([tokenizer.eos_token_id], dtype=np.int32)
-    if sum(map(len, texts)) <= _CHARACTERS_AT_ONCE:
-        return [np.append(ids, end) for ids in _encode_at_once(tokenizer, texts)]
-    return [
-        np.concatenate([*(ids for part in _parts(text) for ids in _encode_at_once(tokenizer, [part])), end])
-        for text in texts
-    ]
+    if not any(continues) or not _marks_beginnings(tokenizer):
+        return _encode(tokenizer, texts)
+    # As transformers does it for parts of a chat: encode behind something, and take that away again. It must be
+    # something that no token joins with what follows: a newline, or before a space or another newline a digit.
+    marks = ["0" if text[:1].isspace() else "\n" for text in texts]
+    marks = [mark if behind else "" for mark, behind in zip(marks, continues, strict=True)]
+    digit, newline, *encoded = _encode(tokenizer, ["0", "\n", *map(str.__add__, marks, texts)])
+    before = {"": [], "0": digit, "\n": newline}
+    for place, mark in enumerate(marks):
+        count = len(before[mark])
+        if encoded[place][:count] == before[mark]:
+            del encoded[place][:count]
+        else:  # one token joins them all the same
+            [encoded[place]] = _encode(tokenizer, [texts[place]])
+    return encoded
 
 
-def _encode_at_once(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[npt.NDArray[np.int32]]:
+def _marks_beginnings(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Tell whether a text's first word is encoded otherwise than the same word later on, as SentencePiece does it."""
+    together, newline, word = _encode(tokenizer, ["\na", "\n", "a"])
+    return together != newline + word
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
     encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+    return [encoding.ids for encoding in encodings]
 
 
-def _parts(text: str) -> Iterator[str]:
+def parts(text: str) -> Iterator[str]:
     """Cut a long text where a word ends: no token of a byte-level tokenizer reaches over that into the next space."""
     start = 0
-    for match in _WORD_END.finditer(text):
-        if match.end() - start >= _CHARACTERS_AT_ONCE:
-            yield text[start : match.end()]
-            start = match.end()
+    # Only a search from where a part is long enough: most texts are one part, and need none.
+    while len(text) - start > CHARACTERS_AT_ONCE and (end := _WORD_END.search(text, start + CHARACTERS_AT_ONCE - 1)):
+        yield text[start : end.end()]
+        start = end.end()
     yield text[start:]

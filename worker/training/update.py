@@ -97,9 +97,9 @@ def update(
     """Make one update of the weights. `dropout` is (seed, step): all that the window's dropout follows from.
 
     The gradient is that of the mean loss over all tokens of the window, however it is cut into batches, and is clipped
-    once. Where it, or a loss, is not finite, weights and optimizer stay untouched to the last bit. Where memory runs
-    out, the whole window is done again in smaller pieces, with the same gradient; raises DoesNotFit where a single row
-    is too much.
+    once. Where it, or a loss, is not finite, weights and optimizer stay untouched to the last bit (in half precision
+    the scale of the gradients then falls: it was too large). Where memory runs out, the whole window is done again in
+    smaller pieces, with the same gradient; raises DoesNotFit where a single row is too much.
     """
     splits = []
     while True:
@@ -112,10 +112,14 @@ def update(
         splits.append(budget.positions or 0)
         if learner.device.type == "cuda":
             torch.cuda.empty_cache()
+    if learner.scaler:
+        learner.scaler.unscale_(learner.optimizer)
     norm = clip_grad_norm_(learner.model.parameters(), max_grad_norm)
     values = torch.stack([*attempt.losses, *attempt.correct, norm]).float()
     discarded = (~torch.isfinite(values).all()).float()
     _apply(learner.optimizer, learning_rate, discarded)
+    if learner.scaler:
+        learner.scaler.update()
     return Outcome(values=torch.cat([values, discarded.unsqueeze(0)]), splits=splits)
 
 
@@ -132,7 +136,7 @@ def _gradients(
         for piece in budget.pieces(sequences, batch):
             try:
                 loss, hits = learner.token_loss(sequences, piece)
-                (loss / tokens).backward()  # type: ignore[no-untyped-call]
+                _scaled(loss / tokens, learner.scaler).backward()  # type: ignore[no-untyped-call]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -143,6 +147,10 @@ def _gradients(
         attempt.losses.append(torch.stack(losses).sum())
         attempt.correct.append(torch.stack(correct).sum())
     return attempt
+
+
+def _scaled(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
+    return scaler.scale(loss) if scaler else loss
 
 
 def _apply(optimizer: torch.optim.Optimizer, learning_rate: float, discarded: Tensor) -> None:

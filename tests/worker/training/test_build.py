@@ -1,5 +1,7 @@
 """Models and optimizers as the spec asks for them."""
 
+import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from core.job_spec import NewModel
+from core.model_spec import NewModel
 from tests.worker.training.tiny import GPT2, LLAMA, learner
 from worker.training import build
 from worker.training.errors import DataError
@@ -67,9 +69,108 @@ def test_too_few_positions_are_a_data_error(tmp_path: Path) -> None:
         build.load_model(tmp_path, max_length=129)
 
 
+def saved(folder: Path, config: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A small model in a folder, as someone else could have left it there."""
+    learner(config).model.save_pretrained(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def refused(folder: Path) -> DataError:
+    with pytest.raises(DataError) as caught:
+        build.load_model(folder, max_length=64)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_within_a_sliding_window_it_makes_no_difference_and_beyond_it_is_refused(tmp_path: Path) -> None:
+    mistral = LLAMA | {"model_type": "mistral"}
+    build.load_model(saved(tmp_path, mistral, sliding_window=64), max_length=64)
+    assert "63 positions" in str(refused(saved(tmp_path, mistral, sliding_window=63)))
+
+
 def test_weights_in_a_pickle_are_refused(tmp_path: Path) -> None:
     model = learner().model
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
-        build.load_model(tmp_path, max_length=128)
+    assert "no weights in safetensors" in str(refused(tmp_path))
+
+
+def test_a_pickle_beside_safetensors_is_not_opened(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "executed",))
+
+    saved(tmp_path)
+    for name in ("pytorch_model.bin", "training_args.bin", "model.pt"):
+        (tmp_path / name).write_bytes(pickle.dumps(Evil()))
+    build.load_model(tmp_path, max_length=64)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_that_comes_with_a_model_is_refused(tmp_path: Path, file: str) -> None:
+    (saved(tmp_path) / "evil.py").write_text("raise SystemExit('executed')")
+    path = tmp_path / file
+    config = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(config | {"auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    assert "brings code of its own" in str(refused(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "bert"}, "'bert' cannot be trained"),
+        ({"model_type": None}, "'None' cannot be trained"),
+        ({"model_type": ["gpt2"]}, "cannot be trained"),
+        ({"attn_implementation": "someone/kernel"}, "code of its own"),
+        ({"_attn_implementation": "someone/kernel"}, "code of its own"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantized"),
+        ({"n_layer": 3}, "lack weights, such as transformer.h.2"),
+        ({"n_embd": 8}, "cannot be loaded"),
+        ({"n_head": "x"}, "cannot be loaded"),
+    ],
+)
+def test_a_config_that_cannot_be_used_says_why(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert message in str(refused(saved(tmp_path, **changes)))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "x", "[" * 100_000])
+def test_a_config_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+    (saved(tmp_path) / "config.json").write_text(text)
+    assert "not a JSON object" in str(refused(tmp_path))
+    (tmp_path / "config.json").unlink()
+    assert "no config.json" in str(refused(tmp_path))
+
+
+def test_damaged_weights_are_a_data_error(tmp_path: Path) -> None:
+    weights = saved(tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "cannot be loaded" in str(refused(tmp_path))
+
+
+def test_half_precision_becomes_float32(tmp_path: Path) -> None:
+    model = learner(LLAMA).model.to(torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    loaded = build.load_model(tmp_path, max_length=64)
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.float())
+    loaded.save_pretrained(tmp_path / "again")
+    again = (tmp_path / "again" / "config.json").read_text()
+    assert json.loads(again)["dtype"] == "float32"
+    assert str(tmp_path) not in again
+
+
+def test_padding_that_is_the_end_of_text_too_is_learnt(tmp_path: Path) -> None:
+    model = build.load_model(saved(tmp_path, LLAMA, pad_token_id=0, eos_token_id=0), max_length=64)
+    model(input_ids=torch.tensor([[0, 1, 0]]), labels=torch.tensor([[0, 1, 0]])).loss.backward()
+    assert model.get_input_embeddings().weight.grad[0].abs().sum() > 0
+
+
+def test_a_model_s_own_way_of_generating_does_not_keep_it_from_being_saved(tmp_path: Path) -> None:
+    saved(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"do_sample": false, "top_p": 0.6, "eos_token_id": 7}')
+    model = build.load_model(tmp_path, max_length=64)
+    model.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "generation_config.json").read_text())["eos_token_id"] == 7

@@ -168,4 +168,8 @@ def test_the_trainer_knows_no_table_and_no_queue() -> None:
         "core.disk",
         "core.errors",
         "core.job_spec",
+        "core.model_shapes",
+        "core.model_spec",
+        "core.strict",
+        "core.text_lines",
     }

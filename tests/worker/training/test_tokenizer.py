@@ -9,6 +9,7 @@ from threading import Event
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from core.errors import InvalidInput
@@ -19,11 +20,12 @@ ODD_TEXT = "naïve — 東京 🙂\ttabs  spaces , punctuation ! 'quotes'\r\nend
 
 
 def learnt(vocab_size: int = 300) -> "tokenizer.Tokenizer":
-    return prepared(tokenizer.learn(texts(50), rows=50, vocab_size=vocab_size))
+    return prepared(tokenizer.learn([[text] for text in texts(50)], rows=50, vocab_size=vocab_size))
 
 
 def _ids(words: PreTrainedTokenizerFast, text: str) -> list[int]:
-    return tokenizer.encode(words, [text])[0].tolist()
+    [ids] = tokenizer.encode(words, [text], [False])
+    return ids
 
 
 def test_learning_is_deterministic_across_processes() -> None:
@@ -33,12 +35,12 @@ def test_learning_is_deterministic_across_processes() -> None:
 
 
 def test_small_data_yields_a_smaller_vocabulary() -> None:
-    few = prepared(tokenizer.learn(["ab ab"], rows=1, vocab_size=4096))
+    few = prepared(tokenizer.learn([["ab ab"]], rows=1, vocab_size=4096))
     assert 257 < few.get_vocab_size() < 270
 
 
 def test_learning_tells_how_far_it_is() -> None:
-    facts = list(tokenizer.learn(texts(10), rows=10, vocab_size=300))
+    facts = list(tokenizer.learn([[text, text] for text in texts(10)], rows=10, vocab_size=300))
     assert (facts[0].done, facts[-1].done) == (0, 10)
     assert {(fact.phase, fact.total) for fact in facts} == {("tokenizer", 10)}
 
@@ -47,8 +49,8 @@ def test_learning_tells_how_far_it_is() -> None:
 def test_a_stop_does_not_wait_for_the_learning() -> None:
     told = Event()
 
-    def endless() -> Iterator[str]:
-        yield "ab ab"
+    def endless() -> Iterator[list[str]]:
+        yield ["ab ab"]
         told.wait()
 
     facts = tokenizer.learn(endless(), rows=2, vocab_size=300)
@@ -59,8 +61,8 @@ def test_a_stop_does_not_wait_for_the_learning() -> None:
 
 
 def test_an_error_in_the_texts_is_raised_where_they_are_learnt() -> None:
-    def broken() -> Iterator[str]:
-        yield "ab ab"
+    def broken() -> Iterator[list[str]]:
+        yield ["ab ab"]
         raise InvalidInput("line 2 cannot be read")
 
     with pytest.raises(InvalidInput, match="line 2"):
@@ -70,7 +72,7 @@ def test_an_error_in_the_texts_is_raised_where_they_are_learnt() -> None:
 def test_bytes_are_their_own_ids() -> None:
     words = tokenizer.for_transformers(tokenizer.of_bytes(), max_length=8)
     assert len(words) == 257
-    assert _ids(words, ODD_TEXT) == [*ODD_TEXT.encode(), 256]
+    assert _ids(words, ODD_TEXT) == list(ODD_TEXT.encode())
 
 
 @pytest.mark.parametrize("kind", ["learnt", "bytes"])
@@ -82,19 +84,72 @@ def test_auto_tokenizer_loads_what_is_saved(kind: str, tmp_path: Path) -> None:
     assert loaded.eos_token == loaded.bos_token == loaded.pad_token == "<|endoftext|>"
     for text in [ODD_TEXT, *texts(5)]:
         ids = loaded(text)["input_ids"]
-        assert [*ids, loaded.eos_token_id] == _ids(words, text)
+        assert ids == _ids(words, text)
         assert loaded.decode(ids) == text
     assert _ids(tokenizer.load(tmp_path), ODD_TEXT) == _ids(words, ODD_TEXT)
+
+
+def test_a_tokenizer_that_was_saved_with_a_length_cuts_and_fills_nothing(tmp_path: Path) -> None:
+    words = tokenizer.for_transformers(tokenizer.of_bytes(), max_length=77)
+    words.backend_tokenizer.enable_truncation(2)
+    words.backend_tokenizer.enable_padding(length=9)
+    words.save_pretrained(tmp_path)
+    loaded = tokenizer.load(tmp_path)
+    assert loaded is not None
+    assert _ids(loaded, "abcd") == list(b"abcd")
 
 
 def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
     assert tokenizer.load(tmp_path) is None
 
 
+@pytest.mark.parametrize("kind", ["learnt", "bytes"])
+def test_a_tokenizer_is_the_same_after_it_was_saved_and_another_is_not(kind: str, tmp_path: Path) -> None:
+    words = tokenizer.for_transformers(learnt() if kind == "learnt" else tokenizer.of_bytes(), max_length=77)
+    words.save_pretrained(tmp_path)
+    loaded = tokenizer.load(tmp_path)
+    assert loaded is not None
+    assert tokenizer.identity(loaded) == tokenizer.identity(words)
+    assert tokenizer.identity(words) != tokenizer.identity(tokenizer.for_transformers(learnt(280), max_length=77))
+
+
 @given(st.text(st.sampled_from("ab'1 \n\t\u3000東,<|endoftext|>"), max_size=60))
 def test_a_long_text_in_parts_has_the_ids_of_the_whole(text: str) -> None:
     words = tokenizer.for_transformers(learnt(), max_length=8)
     with pytest.MonkeyPatch.context() as patch:
-        whole = _ids(words, text)
-        patch.setattr(tokenizer, "_CHARACTERS_AT_ONCE", 3)
-        assert _ids(words, text) == whole
+        patch.setattr(tokenizer, "CHARACTERS_AT_ONCE", 3)
+        parts = list(tokenizer.parts(text))
+    assert "".join(parts) == text
+    encoded = tokenizer.encode(words, parts, [place > 0 for place in range(len(parts))])
+    assert [token_id for ids in encoded for token_id in ids] == _ids(words, text)
+
+
+def _sentencepiece(kind: str, *odd: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that marks where words begin, and so also the beginning of a text."""
+    made = Tokenizer(models.BPE(unk_token="<unk>"))
+    if kind == "llama":
+        made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind)
+    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=["<unk>", "</s>"], show_progress=False)
+    made.train_from_iterator([*" ".join(texts(50)).split(), "\n\n", "  ", *odd], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("kind", ["always", "first", "llama"])
+@pytest.mark.parametrize("behind", ["import", " import", "  import", "\nimport", "\n import"])
+def test_what_comes_behind_other_text_is_encoded_so(kind: str, behind: str) -> None:
+    words = _sentencepiece(kind)
+    before, after = tokenizer.encode(words, ["the", behind], [False, True])
+    assert before == _ids(words, "the")
+    assert before + after == _ids(words, f"the{behind}")
+    if behind == "import":
+        assert after != _ids(words, behind), "a text of its own begins with a mark"
+
+
+@pytest.mark.parametrize("kind", ["always", "first", "llama"])
+def test_whatever_its_tokens_a_tokenizer_adds_no_character(kind: str) -> None:
+    words = _sentencepiece(kind, *["0\n"] * 9)
+    assert "0\n" in words.get_vocab()
+    [_, after] = tokenizer.encode(words, ["the", "\nimport"], [False, True])
+    assert after == _ids(words, "\nimport"), "with a mark, which is all that can be had"

@@ -1,0 +1,82 @@
+"""The loss of the last layer, a few rows at a time: the logits of a whole batch never exist.
+
+With a vocabulary of 50,000 they would be the largest tensor of a step, three times over (logits, probabilities, and
+their gradient). As in Liger Kernel's fused linear cross-entropy (arXiv:2410.10989) the gradients are made on the way
+forward, while a piece of the logits is still in the cache.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# How many logits are held at once: 4 MiB stay in a CPU's cache, a GPU wants larger matrices.
+_LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}
+_LEAST_ROWS = 64
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of the cross-entropies of `hidden` [N, D] @ `weight` [V, D].T + `bias` [V] against `targets` [N].
+
+    Also returns how many targets have the largest logit. Matrix products are computed in `dtype`, the rest in float32;
+    both results are scalars on the device.
+    """
+    loss, correct = _LinearCrossEntropy.apply(hidden, weight, bias, targets, dtype)  # type: ignore[no-untyped-call]
+    return loss, correct
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(  # noqa: PLR0917 - as autograd calls it
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        for_hidden, for_weight, for_bias, *_ = ctx.needs_input_grad
+        grad_hidden = torch.empty_like(hidden) if for_hidden else None
+        grad_weight = torch.zeros_like(weight) if for_weight else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and for_bias else None
+        loss = torch.zeros((), device=hidden.device)
+        correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
+        computing = weight.to(dtype)
+        rows = max(_LEAST_ROWS, _LOGITS_AT_ONCE[hidden.device.type] // len(weight))
+        for start in range(0, len(hidden), rows):
+            piece = slice(start, start + rows)
+            inputs, labels = hidden[piece].to(dtype), targets[piece]
+            logits = functional.linear(inputs, computing, None if bias is None else bias.to(dtype)).float()
+            best, guess = logits.max(dim=-1, keepdim=True)
+            correct += (guess.squeeze(1) == labels).sum()
+            wanted = logits.gather(1, labels[:, None])
+            weights = logits.sub_(best).exp_()
+            total = weights.sum(dim=-1, keepdim=True)
+            loss += (total.log() + best - wanted).sum()
+            if grad_hidden is None and grad_weight is None and grad_bias is None:
+                continue
+            # Softmax minus one at the label.
+            gradient = weights.div_(total)
+            gradient[torch.arange(len(labels), device=hidden.device), labels] -= 1.0
+            gradient = gradient.to(dtype)
+            if grad_hidden is not None:
+                grad_hidden[piece] = gradient @ computing
+            if grad_weight is not None:
+                _add_product(grad_weight, gradient.t(), inputs)
+            if grad_bias is not None:
+                grad_bias += gradient.sum(dim=0)
+        ctx.gradients = grad_hidden, grad_weight, grad_bias
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_loss: Tensor, _of_correct: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        scaled = [None if gradient is None else gradient.mul_(of_loss) for gradient in gradients]
+        return (*scaled, None, None)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
