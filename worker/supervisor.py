@@ -23,7 +23,7 @@ from core.models import Job
 from core.settings import Settings
 from core.store import Store
 from core.unit_of_work import UnitOfWork
-from worker import failures
+from worker import failures, hub
 from worker.assignments import make_assignment
 from worker.lease import Lease
 from worker.publisher import Publisher
@@ -86,6 +86,11 @@ class Supervisor:
             except Corrupt as error:
                 hint = "Upload the dataset again, or go on from another checkpoint, and submit the job again."
                 self._fail(JobError("data", error.detail, hint))
+            except hub.Unavailable as error:
+                end = self._lose if error.may_pass else self._fail
+                end(JobError("data", error.detail, error.hint))
+            except hub.Interrupted:
+                self._call_off()
             except FenceLost:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it was, the job must not stay `running`
@@ -105,6 +110,7 @@ class Supervisor:
                 settings=self._settings,
                 output_dir=scratch,
                 warn=self._warn,
+                interrupted=self._is_called_off,
             )
         )
         Thread(target=self._listen, args=(trainer,), name=f"facts-{job.id}", daemon=True).start()
@@ -182,6 +188,18 @@ class Supervisor:
         else:
             self._end(lambda session: jobs.requeue(session, self._claim, "drained, without a new checkpoint"))
         return True
+
+    def _is_called_off(self) -> bool:
+        """Say whether to give up what is fetched for the trainer, which has not begun."""
+        return self._lease.lost or self._lease.stop_requested == StopRequest.CANCEL or self._drain.is_set()
+
+    def _call_off(self) -> None:
+        if self._lease.lost:
+            raise FenceLost(f"{self._claim.job_id} could not be held any longer")
+        if self._lease.stop_requested == StopRequest.CANCEL:
+            self._end(lambda session: jobs.cancel(session, self._claim))
+        else:
+            self._end(lambda session: jobs.requeue(session, self._claim, "drained"))
 
     def _is_hung(self) -> bool:
         if time.monotonic() - self._heard_at < self._settings.stall_seconds:

@@ -91,7 +91,8 @@ class HubServer:
             self.busy -= 1
             return _send(request, 503, b"busy", body=body)
         match = _API.fullmatch(path) or _FILE.fullmatch(path)
-        assert match, path
+        if match is None:
+            return _send(request, 404, b"{}", body=body)
         asked = match.groupdict()
         repository, revision = self.repositories.get(asked["name"]), asked["revision"] or "main"
         commit = repository.branches.get(revision, revision) if repository else ""

@@ -61,12 +61,11 @@ def refused(folder: Path, name: str = "owner/name", revision: str = "main", **ch
 
 
 def downloads() -> list[psutil.Process]:
-    """Every download that runs on this machine."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if "worker.hub_download" in (process.info["cmdline"] or []) and process.info["status"] != "zombie":
-            found.append(process)
-    return found
+    """The downloads that run for this process."""
+    children = psutil.Process().children(recursive=True)
+    return [
+        child for child in children if child.status() != psutil.STATUS_ZOMBIE and "hub" in " ".join(child.cmdline())
+    ]
 
 
 @pytest.mark.parametrize("name", ["gpt2", "owner/name"])
@@ -264,8 +263,15 @@ def test_a_download_ends_when_nobody_waits_any_more_and_goes_on_later(
     server.add("owner/name", files)
     server.stall = Event()
     began = time.monotonic()
+    seen: list[psutil.Process] = []
+
+    def interrupted() -> bool:
+        seen.extend(downloads())
+        return bool(server.fetched("model.safetensors"))
+
     with pytest.raises(hub.Interrupted):
-        fetch(tmp_path, interrupted=lambda: bool(server.fetched("model.safetensors")))
+        fetch(tmp_path, interrupted=interrupted)
+    assert seen
     assert time.monotonic() - began < 30
     assert downloads() == []
     server.stall.set()

@@ -12,7 +12,8 @@ from core.job_spec import JobSpec
 class Assignment(BaseModel):
     """A run to do, in local paths only. How they came here, and where the checkpoints go, is the supervisor's work.
 
-    `base_model` is the `model/` folder of an earlier job's checkpoint; `resume_from` a checkpoint of this job, whole.
+    `base_model` is the folder of a model to start from (of an earlier job's checkpoint, or from the hub), and comes
+    together with `resume_from` where only an adapter is trained; `resume_from` a checkpoint of this job, whole.
     Each checkpoint appears in `output_dir` as one complete folder with `model/` and `state/` in it. What is made of the
     datasets is kept in `cache_dir`, which all runs of a machine may share, up to `cache_max_bytes`; None: it is not.
     """

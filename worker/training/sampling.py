@@ -47,7 +47,9 @@ def _continue(
 ) -> str:
     positions = learner.model.config.max_position_embeddings
     new_tokens = min(samples.max_new_tokens, positions - 1)
-    ids = tokenizer.encode(prompt, add_special_tokens=False)[-(positions - new_tokens) :] or [tokenizer.bos_token_id]
+    # Not every tokenizer has a token for the beginning of a text; the end of the one before is where the next begins.
+    start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    ids = tokenizer.encode(prompt, add_special_tokens=False)[-(positions - new_tokens) :] or [start]
     inputs = torch.tensor([ids], device=learner.device)
     seed, *rest = place
     reseed(seed, "sample", *rest)

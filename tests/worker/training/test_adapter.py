@@ -138,6 +138,21 @@ def test_only_the_adapter_is_trained_and_held_by_the_optimizer(tmp_path: Path) -
     assert of(facts, Planned)[0].parameters == whole
 
 
+def test_checkpointed_gradients_are_the_same(tmp_path: Path) -> None:
+    base = base_model(tmp_path / "base", LLAMA)
+    plain, checkpointed = (
+        run(
+            lora_job(
+                tmp_path / name, base, {"r": 4}, training=SPEC["training"] | {"gradient_checkpointing": name == "b"}
+            )
+        )
+        for name in "ab"
+    )
+    losses = [[batch.loss for batch in of(facts, Batch)] for facts in (plain, checkpointed)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[0][-1] < losses[0][0]
+
+
 def test_the_config_names_the_base_and_no_path(tmp_path: Path) -> None:
     base = base_model(tmp_path / "base", GPT2)
     job = lora_job(tmp_path / "lora", base, {"r": 4, "alpha": 32})
