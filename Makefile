@@ -3,7 +3,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 BIN := .venv/bin
 
-.PHONY: install up demo test lint format bench migrate
+.PHONY: install up demo test nightly lint format bench migrate
 
 install: .venv/installed
 
@@ -22,6 +22,10 @@ demo: install
 
 test: install
 	$(BIN)/pytest
+
+# What takes minutes: a trainer killed after each single update of a run, and resumed.
+nightly: install
+	$(BIN)/pytest -m nightly
 
 lint: install
 	$(BIN)/ruff check .

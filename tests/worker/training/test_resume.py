@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.worker.training.tiny import (
     GPT2,
@@ -17,8 +18,10 @@ from tests.worker.training.tiny import (
     texts,
 )
 from worker.training.assignment import Assignment
-from worker.training.errors import DataError
-from worker.training.facts import Batch, Checkpoint, Epoch, Finished, Sample, Stopped
+from worker.training.errors import DataError, Diverged
+from worker.training.facts import Batch, Checkpoint, Epoch, Finished, Sample, Stopped, Warned
+from worker.training.sequences import Sequences
+from worker.training.token_loss import TokenLoss
 
 # Dropout, accumulation with a trailing window (4 batches, 3 a window), validation and samples: 2 steps an epoch.
 SPEC: dict[str, Any] = {
@@ -86,6 +89,44 @@ def test_what_the_search_for_memory_learnt_is_kept(tmp_path: Path) -> None:
     state.write_text(state.read_text().replace('"fitting_positions": null', '"fitting_positions": 99'))
     later = last_checkpoint(run(resumed(job, stopped, tmp_path / "later"), stop_after=2))
     assert '"fitting_positions": 99' in (later / "state" / "run_state.json").read_text()
+
+
+def test_what_fits_is_remembered_over_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token_loss = TokenLoss.__call__
+
+    def full(self: TokenLoss, data: Sequences, rows: Any) -> Any:
+        # Two rows fit; evaluation needs less.
+        if len(rows) > 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return token_loss(self, data, rows)
+
+    monkeypatch.setattr(TokenLoss, "__call__", full)
+    job = assignment(tmp_path, texts(20), **SPEC)
+    facts = run(job)
+    checkpoints, splits = of(facts, Checkpoint), of(facts, Warned)
+    assert facts.index(splits[-1]) < facts.index(checkpoints[0]), "later ones would be as well after a resume"
+    for checkpoint in checkpoints[:-1]:
+        later = run(resumed(job, checkpoint.path, tmp_path / f"from-{checkpoint.step}"))
+        assert not of(later, Warned)
+        assert fingerprint(last_checkpoint(later)) == fingerprint(checkpoints[-1].path), checkpoint.step
+        assert told(later) == told(facts[facts.index(checkpoint) + 1 :])
+
+
+def test_discarded_windows_are_counted_over_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token_loss, calls = TokenLoss.__call__, list[int]()
+
+    def poisoned(self: TokenLoss, data: Sequences, rows: Any) -> Any:
+        calls.append(len(rows))
+        loss, correct = token_loss(self, data, rows)
+        return (loss if len(calls) == 1 else loss * float("nan")), correct
+
+    monkeypatch.setattr(TokenLoss, "__call__", poisoned)
+    job = assignment(tmp_path, ragged_rows(20), training={"batch_size": 2})
+    stopped = run(job, stop_after=4)
+    assert len(of(stopped, Warned)) == 3
+    # With those of steps 2, 3 and 4 it makes five in a row.
+    with pytest.raises(Diverged, match="5 windows in a row, up to step 6"):
+        run(resumed(job, last_checkpoint(stopped), tmp_path / "later"))
 
 
 def test_a_finished_run_is_finished_at_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tokenizers: the same from the same text, exact there and back, and as transformers expects them."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,17 @@ def test_auto_tokenizer_loads_what_is_saved(kind: str, tmp_path: Path) -> None:
         assert ids == _ids(words, text)
         assert loaded.decode(ids) == text
     assert _ids(tokenizer.load(tmp_path), ODD_TEXT) == _ids(words, ODD_TEXT)
+
+
+def test_a_tokenizer_of_vocabulary_and_merges_alone_is_one_too(tmp_path: Path) -> None:
+    words = learnt()
+    words.model.save(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["merges.txt", "vocab.json"]
+    config = {"model_type": "gpt2", "tokenizer_class": "GPT2Tokenizer"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = tokenizer.load(tmp_path)
+    assert loaded is not None
+    assert _ids(loaded, ODD_TEXT) == _ids(tokenizer.for_transformers(words, max_length=8), ODD_TEXT)
 
 
 def test_a_tokenizer_that_was_saved_with_a_length_cuts_and_fills_nothing(tmp_path: Path) -> None:
