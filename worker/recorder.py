@@ -56,6 +56,11 @@ class Recorder:
             self._progress |= {"epoch": fact.epoch}
             self._follow_step(fact.step)
 
+    def finish(self) -> None:
+        """Show that nothing is left to do, also where that is before the last step of the plan."""
+        with self._lock:
+            self._progress |= {"fraction": 1.0, "eta_seconds": 0.0}
+
     def plan(self, fact: Planned) -> None:
         """Put the trainer's exact plan in the place of the first one, its warnings into the log. Raises FenceLost."""
         with self._lock:

@@ -159,6 +159,7 @@ class Supervisor:
                 self._insist(lambda: self._publisher.list(checkpoint))
                 return False
             case Finished():
+                self._recorder.finish()
                 reason = "stopped early: the validation loss got no better" if fact.stopped_early else None
                 self._end(lambda session: jobs.succeed(session, self._claim, fact.step, reason))
             case Stopped():

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -20,32 +19,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.checkpoint_files import MANIFEST
 from core.model_spec import HubModel
 from tests.services import wait_for
-from tests.worker.hub_server import Files, HubServer, model_files
+from tests.worker.hub_server import Files, HubServer
 from tests.worker.training.tiny import GPT2, learner
 from worker import hub
 from worker.training import build
 
 LIMIT = 100_000
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """What a tiny model consists of."""
-    return model_files(tmp_path_factory.mktemp("model") / "run")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    """A hub, which all that is fetched here comes from."""
-    made = HubServer()
-    monkeypatch.setenv("HF_ENDPOINT", made.url)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    yield made
-    if made.stall:
-        made.stall.set()
-    made.close()
 
 
 def fetch(folder: Path, name: str = "owner/name", revision: str = "main", **changes: Any) -> hub.Fetched:

@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
@@ -11,7 +10,6 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.models import Dataset, Job
-from core.settings import Settings
 from tests.installation import Installation
 from tests.services import wait_for
 from tests.worker.hub_server import Files, HubServer, model_files
@@ -20,35 +18,6 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 # What is the same in all: a base that brings its tokenizer, and 6 updates in 3 epochs.
 ON_HUB = {"tokenizer": None, "model": {"hub": "owner/name"}, "validation": None}
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return model_files(tmp_path_factory.mktemp("model") / "run")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    made = HubServer()
-    monkeypatch.setenv("HF_ENDPOINT", made.url)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    yield made
-    if made.stall:
-        made.stall.set()
-    made.close()
-
-
-@pytest.fixture
-def installation(settings: Settings) -> Iterator[Installation]:
-    made = Installation(settings)
-    yield made
-    made.work.close()
-
-
-@pytest.fixture
-def dataset(installation: Installation) -> Dataset:
-    return installation.add_dataset()
 
 
 def ended(installation: Installation, job_id: str) -> Job:

@@ -26,18 +26,6 @@ LONG = {
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
-@pytest.fixture
-def installation(settings: Settings) -> Iterator[Installation]:
-    made = Installation(settings)
-    yield made
-    made.work.close()
-
-
-@pytest.fixture
-def dataset(installation: Installation) -> Dataset:
-    return installation.add_dataset()
-
-
 @pytest.fixture(scope="module")
 def undisturbed_weights(
     tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, redis: RedisServer
@@ -77,6 +65,19 @@ def test_a_job_succeeds_and_the_live_tail_says_what_the_log_of_record_says(
     assert job.progress["fraction"] == 1
     assert job.latest["loss"] == batches[-1]["loss"]
     assert json.loads(live[-1])["data"]["step"] == job.plan["steps"]
+
+
+@on_sqlite
+def test_a_run_that_is_stopped_early_succeeds_and_says_so(installation: Installation, dataset: Dataset) -> None:
+    training = {"epochs": 400, "learning_rate": 0.1, "early_stopping_patience": 2}
+    with installation.worker():
+        job_id = installation.submit(dataset, validation={"fraction": 0.25}, training=training)
+        job = installation.wait_for_status(job_id, "succeeded", "failed", "cancelled")
+    assert job.status == "succeeded", job.error
+    last = installation.log(job_id)[-1]
+    assert last.data["reason"] == "stopped early: the validation loss got no better"
+    assert last.data["step"] == installation.checkpoints(job_id)[0].step == job.progress["step"] < job.plan["steps"]
+    assert (job.progress["fraction"], job.progress["eta_seconds"]) == (1.0, 0.0)
 
 
 @on_sqlite
