@@ -27,7 +27,7 @@ def make_assignment(
     settings: Settings,
     output_dir: Path,
     warn: Callable[[str, str], None],
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool],
 ) -> Assignment:
     """Return what to do, once all of it is on this machine.
 

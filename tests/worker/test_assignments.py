@@ -43,6 +43,7 @@ def test_a_trainer_is_told_what_the_upload_found_and_where_to_keep_tokens(
         settings=Settings(data_dir=Path("data"), cache_max_bytes=7),
         output_dir=tmp_path / "out",
         warn=lambda *_: None,
+        interrupted=lambda: False,
     )
     by_hand = prepared(look_through(DataFile(path=assignment.dataset.path, format="jsonl")))
     assert assignment.dataset.known == by_hand

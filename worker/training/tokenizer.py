@@ -17,6 +17,8 @@ END_OF_TEXT = "<|endoftext|>"
 # The tokenizer holds some 100 bytes for each token it returns: a long text is handed to it in parts.
 CHARACTERS_AT_ONCE = 2**18
 
+# Either makes a tokenizer; older models of the hub have only the second.
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _WORD_END = re.compile(r"\S(?=\s)")
 
 
@@ -102,8 +104,8 @@ def for_transformers(tokenizer: Tokenizer, *, max_length: int) -> PreTrainedToke
 
 
 def load(folder: Path) -> PreTrainedTokenizerFast | None:
-    """Load the tokenizer of a checkpoint's `model/` folder; None where it was trained on token ids and has none."""
-    if not (folder / "tokenizer.json").exists():
+    """Load the tokenizer in a model's folder; None where there is none, as in one that was trained on token ids."""
+    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
         return None
     loaded = cast(
         PreTrainedTokenizerFast,
