@@ -41,14 +41,16 @@ def _attention(  # noqa: PLR0917 - as the models call it
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return attended, None
-    # With dropout PyTorch has no fused kernel for the CPU: this takes half the time of what it falls back to.
+    # With dropout PyTorch has no fused kernel for the CPU: with this a GPT-2's layer takes a sixth less.
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     if attention_mask is None:
         length = query.shape[2]
-        attention_mask = torch.ones(length, length, dtype=torch.bool).tril_()
-    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    weights = scores.masked_fill(~attention_mask, -torch.inf).softmax(dim=-1)
+        hidden = torch.full((length, length), -torch.inf).triu_(1)
+    else:
+        hidden = torch.zeros(attention_mask.shape).masked_fill_(~attention_mask, -torch.inf)
+    scores = query * (query.shape[-1] ** -0.5 if scaling is None else scaling) @ key.transpose(-2, -1)
+    weights = scores.add_(hidden).softmax(dim=-1)
     return (drop(weights, dropout) @ value).transpose(1, 2).contiguous(), None
 
 

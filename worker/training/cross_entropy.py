@@ -2,7 +2,7 @@
 
 With a vocabulary of 50,000 they would be the largest tensor of a step, three times over (logits, probabilities, and
 their gradient). As in Liger Kernel's fused linear cross-entropy (arXiv:2410.10989) the gradients are made on the way
-forward, while a piece of the logits is still in the cache.
+forward, while a piece of the logits is at hand.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# How many logits are held at once: 4 MiB stay in a CPU's cache, a GPU wants larger matrices.
-_LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**26}
+# How many logits are held at once: enough that the matrix products are large ones, which for a GPU are larger still.
+_LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
 _LEAST_ROWS = 64
 
 

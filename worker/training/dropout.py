@@ -1,4 +1,4 @@
-"""Dropout at a quarter of its usual price on the CPU, where drawing the random numbers is most of it."""
+"""Dropout at half its usual price on the CPU, where drawing the random numbers is most of it."""
 
 from typing import Any
 
