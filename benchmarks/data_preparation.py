@@ -77,7 +77,7 @@ def by_epochd(folder: Path, _scratch: Path) -> dict[str, float]:
 def by_datasets(folder: Path, scratch: Path) -> dict[str, float]:
     """Map the tokenizer over the loaded rows."""
     import datasets  # noqa: PLC0415 - only this process is to hold it
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415 - likewise
 
     datasets.disable_progress_bars()
     words = AutoTokenizer.from_pretrained(folder / "model")

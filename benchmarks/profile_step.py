@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType  # type: ignore[attr-defined]
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.case import Case, Device, job_spec
@@ -87,7 +87,7 @@ def profiled(case: Case, updates: int) -> tuple[list[Any], float]:
                 break
         seconds = time.perf_counter() - started
         profiler.stop()
-    events = profiler.events()  # type: ignore[no-untyped-call]
+    events = profiler.events()
     return list(events or []), seconds
 
 

@@ -53,7 +53,7 @@ def batches(case: Case) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield the numbered batches of one epoch after the other."""
     rows = case.rows()
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-        rows,  # type: ignore[arg-type]
+        rows,
         batch_size=case.batch_size,
         shuffle=True,
         collate_fn=collate,
@@ -73,13 +73,11 @@ def main(case: Case) -> None:
     model.to(device)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=case.learning_rate, weight_decay=case.weight_decay)
-    scheduler = get_linear_schedule_with_warmup(  # type: ignore[no-untyped-call]
-        optimizer, case.warmup_steps, case.steps
-    )
+    scheduler = get_linear_schedule_with_warmup(optimizer, case.warmup_steps, case.steps)
     stopwatch = Stopwatch(case, synchronize=torch.cuda.synchronize if case.device == "cuda" else lambda: None)
     first_loss, window_tokens = None, 0
-    for number, inputs, labels in batches(case):
-        inputs, labels = inputs.to(device), labels.to(device)  # noqa: PLW2901
+    for number, *batch in batches(case):
+        inputs, labels = (tensor.to(device) for tensor in batch)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=case.device == "cuda"):
             outputs = model(inputs, labels=labels)
         loss = outputs.loss

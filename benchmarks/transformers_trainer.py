@@ -53,9 +53,7 @@ class _LengthGroups(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         size = self._case.rows_per_update
-        indices: list[int] = get_length_grouped_indices(  # type: ignore[no-untyped-call]
-            self._lengths, size, mega_batch_mult=_BATCHES_SORTED_TOGETHER
-        )
+        indices: list[int] = get_length_grouped_indices(self._lengths, size, mega_batch_mult=_BATCHES_SORTED_TOGETHER)
         return iter(indices)
 
 
@@ -67,7 +65,7 @@ class _Recorded(Sampler[int]):
         self.given: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._inner)  # type: ignore[arg-type]
+        return len(self._inner)
 
     def __iter__(self) -> Iterator[int]:
         for row in self._inner:
@@ -100,10 +98,10 @@ class _Clock(TrainerCallback):
 
     def on_step_end(
         self,
-        args: TrainingArguments,  # noqa: ARG002
+        _args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        **kwargs: Any,  # noqa: ARG002
+        **_kwargs: Any,
     ) -> TrainerControl:
         """Count the tokens of the rows that this update saw."""
         assert self.trainer is not None

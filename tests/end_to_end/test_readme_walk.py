@@ -1,5 +1,7 @@
-"""The shell lines of README.md and docs/trainer.md, as written: only the address and the size of the run differ."""
+"""The shell lines of README.md and docs/, as written: only the address and the size of the run differ."""
 
+import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -35,6 +37,20 @@ def test_the_lines_of_the_readme_do_what_they_say(stack: Stack, tmp_path: Path) 
     assert '"type":"batch"' in done.stdout
     assert '"type":"succeeded"' in done.stdout
     assert "model.safetensors: OK" in done.stdout
+
+
+def test_each_job_of_the_models_page_is_one_that_can_run(stack: Stack, tmp_path: Path) -> None:
+    spec = stack.write_spec(tmp_path, sequence={"max_length": 128})
+    submitted = stack.epochd("submit", spec, "--watch")
+    assert submitted.returncode == 0, submitted.stderr
+    names = {"EPOCHD": stack.url, "KEY": stack.key, "DATASET": stack.push(), "JOB": submitted.stdout.splitlines()[0]}
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "models.md").read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    for lines in blocks:
+        done = subprocess.run(["bash", "-c", lines], env=os.environ | names, capture_output=True, check=True)
+        plan = json.loads(done.stdout)
+        assert plan["rows"] > 0, plan
+        assert not plan["warnings"], plan
 
 
 def test_the_trainer_works_by_hand_as_its_page_says(tmp_path: Path) -> None:
