@@ -103,7 +103,7 @@ class Feed:
             tail, changed = self._tail, self._changed
             in_memory = cursor >= tail.floor
             entries = tail.after(cursor, limit) if in_memory else await self._read_if_possible(cursor, limit)
-            done = entries[-1].terminal if entries else tail.ended and cursor >= tail.head
+            done = tail.ended and (entries[-1].cursor if entries else cursor) >= tail.head
             left = deadline - monotonic()
             if entries or done or self.closed or left <= 0:
                 return Page(entries, done)
@@ -113,6 +113,10 @@ class Feed:
                         await changed.wait()
             else:
                 await asyncio.sleep(min(left, _SOON_SECONDS))
+
+    def is_behind(self, newest: Event | None) -> bool:
+        """Say whether the log went on after this feed had read its end: the job was retried."""
+        return newest is not None and self._tail.ended and newest.cursor > self._tail.head
 
     def close(self) -> None:
         """Let all watchers go at once, with what they have."""
@@ -226,7 +230,7 @@ class Feeds:
     async def watch(self, job_id: str, newest: Event | None) -> AsyncIterator[Feed]:
         """The job's feed; `newest` is the newest event of its log that the caller knows, where a new one starts."""
         feed = self._feeds.get(job_id)
-        if feed is None:
+        if feed is None or feed.is_behind(newest):
             feed = self._feeds[job_id] = Feed(job_id, newest, self._work, self._redis)
             if self._closed:
                 feed.close()

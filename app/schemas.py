@@ -139,6 +139,7 @@ class JobBody(BaseModel):
     name: str
     status: str
     stop_requested: str | None
+    save_requested: bool
     attempt: int
     failures: int
     created_at: datetime

@@ -68,6 +68,10 @@ class Client:
                 continue
         return self._answer("POST", path, **request)
 
+    def delete(self, path: str) -> None:
+        """Send a DELETE."""
+        self._request("DELETE", path)
+
     def pages(self, path: str, **query: Any) -> Iterator[Json]:
         """Yield every item of a list."""
         cursor: str | None = None
@@ -88,11 +92,15 @@ class Client:
                 raise refusal(response.status_code, response.content)
             yield response
 
-    def _answer(self, method: str, path: str, **request: Any) -> Json:
+    def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
         with self._sentences():
             response = self._http.request(method, path, **request)
         if not response.is_success:
             raise refusal(response.status_code, response.content)
+        return response
+
+    def _answer(self, method: str, path: str, **request: Any) -> Json:
+        response = self._request(method, path, **request)
         try:
             answer: Json = response.json()
         except ValueError as error:

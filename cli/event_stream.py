@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.frames import CloseCode
 from websockets.sync.client import connect
 
 from cli.client import Client, Json, Unanswered, refusal
-from core.job_states import TERMINAL
 
 # A server that was restarted is back within seconds; one that is away for longer will not be waited for.
 _GIVE_UP_AFTER_SECONDS = 300.0
@@ -17,7 +17,7 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 5.0
 
 
 def events(client: Client, job_id: str, lost: Callable[[str], None]) -> Iterator[Json]:
-    """Yield the job's events from its first to its terminal one. `lost` hears of every lost connection.
+    """Yield the job's events from its first to the end of its log. `lost` hears of every lost connection.
 
     Raises Refused where the server turns the watcher away, Unanswered where it stays away.
     """
@@ -25,10 +25,10 @@ def events(client: Client, job_id: str, lost: Callable[[str], None]) -> Iterator
     while True:
         try:
             for event in _one_connection(client, job_id, cursor):
+                if event is None:
+                    return
                 cursor, heard_at, pause = event["id"], time.monotonic(), _FIRST_PAUSE_SECONDS
                 yield event
-                if event["type"] in TERMINAL:
-                    return
             reason = "the server closed the connection"
         except InvalidStatus as error:
             if error.response.status_code < 500:
@@ -46,7 +46,8 @@ def events(client: Client, job_id: str, lost: Callable[[str], None]) -> Iterator
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-def _one_connection(client: Client, job_id: str, cursor: str) -> Iterator[Json]:
+def _one_connection(client: Client, job_id: str, cursor: str) -> Iterator[Json | None]:
+    """Yield events until the connection ends, and None where it ends because the log does."""
     address = f"ws{client.url.removeprefix('http')}/jobs/{quote(job_id, safe='')}/stream"
     with connect(
         f"{address}?after={cursor}" if cursor else address,
@@ -58,3 +59,5 @@ def _one_connection(client: Client, job_id: str, cursor: str) -> Iterator[Json]:
             text = message if isinstance(message, str) else message.decode()
             # Not splitlines(): a line separator inside a JSON string is part of the text.
             yield from (json.loads(line) for line in text.split("\n") if line)
+        if socket.close_code == CloseCode.NORMAL_CLOSURE:
+            yield None

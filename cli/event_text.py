@@ -9,6 +9,7 @@ STYLES = {
     "epoch": "bold cyan",
     "warning": "yellow",
     "requeued": "yellow",
+    "paused": "yellow",
     "cancelled": "bold yellow",
     "failed": "bold red",
     "succeeded": "bold green",
@@ -77,6 +78,14 @@ def _requeued(data: Json, _outline: Outline) -> list[str]:
     return [f"queued again: {data.get('message') or data['reason']}"]
 
 
+def _paused(_data: Json, outline: Outline) -> list[str]:
+    return [f"paused: `epochd resume {outline.id}` queues it again"]
+
+
+def _resumed(_data: Json, _outline: Outline) -> list[str]:
+    return ["resumed: queued again"]
+
+
 def _failed(data: Json, _outline: Outline) -> list[str]:
     return [f"failed ({data['code']}): {data['message']}", f"  {data['hint']}"]
 
@@ -91,6 +100,8 @@ _WORDS: dict[str, Callable[[Json, Outline], list[str]]] = {
     "checkpoint": _checkpoint,
     "warning": _warning,
     "requeued": _requeued,
+    "paused": _paused,
+    "resumed": _resumed,
     "failed": _failed,
 }
 

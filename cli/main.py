@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_START, _TRAIN, _OPERATE = "Start here", "Train", "Operate a server"
+_START, _TRAIN, _CONTROL, _OPERATE = "Start here", "Train", "Control a job", "Operate a server"
 
 app.command(rich_help_panel=_START)(demo.demo)
 app.command(rich_help_panel=_START)(server.up)
@@ -25,8 +25,9 @@ app.add_typer(datasets.app, name="datasets", rich_help_panel=_TRAIN)
 app.command(rich_help_panel=_TRAIN)(jobs.submit)
 app.command(rich_help_panel=_TRAIN)(jobs.jobs)
 app.command(rich_help_panel=_TRAIN)(jobs.watch)
-app.command(rich_help_panel=_TRAIN)(jobs.cancel)
 app.command(rich_help_panel=_TRAIN)(pull.pull)
+for command in (jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.save, jobs.delete):
+    app.command(rich_help_panel=_CONTROL)(command)
 app.add_typer(keys.app, name="keys", rich_help_panel=_OPERATE)
 app.command(rich_help_panel=_OPERATE)(server.migrate)
 

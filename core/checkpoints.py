@@ -18,7 +18,12 @@ _NEWEST_FIRST = (col(Checkpoint.step).desc(), col(Checkpoint.fence).desc())
 
 def store_key(checkpoint: Checkpoint) -> str:
     """Return where a checkpoint's folder lies."""
-    return f"checkpoints/{checkpoint.job_id}/{checkpoint.fence}-{checkpoint.step}"
+    return f"{folder_key(checkpoint.job_id)}/{checkpoint.fence}-{checkpoint.step}"
+
+
+def folder_key(job_id: str) -> str:
+    """Return where all checkpoints of a job lie."""
+    return f"checkpoints/{job_id}"
 
 
 def new(
@@ -119,7 +124,7 @@ def retire(session: Session, job_id: str, keep: int) -> list[str]:
     """
     gone: list[str] = []
     rows = all_of(session, job_id)
-    needed = _needed_by_live_jobs(session, rows)
+    needed = needed_by_live_jobs(session, rows)
     for place, row in enumerate(rows):
         if place >= keep and not row.best and store_key(row) not in needed:
             gone.append(store_key(row))
@@ -129,6 +134,13 @@ def retire(session: Session, job_id: str, keep: int) -> list[str]:
             row.state_files = []
     session.flush()
     return gone
+
+
+def needed_by_live_jobs(session: Session, rows: list[Checkpoint]) -> dict[str, str]:
+    """Return the store's keys of those checkpoints that live jobs go on from, each with such a job."""
+    named = col(Job.base_checkpoint).in_([store_key(row) for row in rows])
+    query = select(Job.base_checkpoint, Job.id).where(named, col(Job.status).not_in(TERMINAL))
+    return {key: job_id for key, job_id in session.exec(query) if key}
 
 
 def remove(session: Session, checkpoint: Checkpoint) -> None:
@@ -141,11 +153,6 @@ def remove(session: Session, checkpoint: Checkpoint) -> None:
         )
     )
     _mark_best(session, checkpoint.job_id)
-
-
-def _needed_by_live_jobs(session: Session, rows: list[Checkpoint]) -> set[str | None]:
-    named = col(Job.base_checkpoint).in_([store_key(row) for row in rows])
-    return set(session.exec(select(Job.base_checkpoint).where(named, col(Job.status).not_in(TERMINAL))))
 
 
 def _mark_best(session: Session, job_id: str) -> None:

@@ -8,11 +8,14 @@ from core.errors import NotFound
 from core.job_states import JobStatus
 from core.models import Job, JobTag
 
+# Who is claimed first: by priority, then by age.
+QUEUE_ORDER = (col(Job.priority).desc(), col(Job.id))
+
 
 def get(session: Session, owner_id: str, job_id: str) -> Job:
     """Return one of this owner's jobs. Raises NotFound, for another's as for none."""
     job = session.get(Job, job_id)
-    if job is None or job.owner_id != owner_id:
+    if job is None or job.owner_id != owner_id or job.deleted_at is not None:
         raise NotFound(f"There is no job {job_id}. `GET /jobs` lists yours.")
     return job
 
@@ -21,7 +24,8 @@ def page(
     session: Session, owner_id: str, *, limit: int, before: str | None, status: JobStatus | None, tag: str | None
 ) -> list[Job]:
     """Return up to `limit` jobs older than the id `before`, newest first. `tag` is `key:value`."""
-    query = select(Job).where(col(Job.owner_id) == owner_id).order_by(col(Job.id).desc()).limit(limit)
+    mine = select(Job).where(col(Job.owner_id) == owner_id, col(Job.deleted_at).is_(None))
+    query = mine.order_by(col(Job.id).desc()).limit(limit)
     if before:
         query = query.where(col(Job.id) < before)
     if status:
@@ -32,12 +36,15 @@ def page(
     return list(session.exec(query))
 
 
-def queue_position(session: Session, job: Job) -> int | None:
-    """Return how many jobs will be claimed up to and with this one; None where it is not queued."""
-    if job.status != JobStatus.QUEUED:
-        return None
-    ahead = sa.or_(col(Job.priority) > job.priority, sa.and_(col(Job.priority) == job.priority, col(Job.id) <= job.id))
-    return session.exec(select(sa.func.count()).where(col(Job.status) == JobStatus.QUEUED, ahead)).one()
+def queue_positions(session: Session, jobs: list[Job]) -> dict[str, int]:
+    """Return for each of the jobs that is queued how many will be claimed up to and with it."""
+    queued = [job.id for job in jobs if job.status == JobStatus.QUEUED]
+    if not queued:
+        return {}
+    order = sa.func.row_number().over(order_by=QUEUE_ORDER).label("position")
+    queue = select(Job.id, order).where(col(Job.status) == JobStatus.QUEUED).subquery()
+    found = session.execute(sa.select(queue.c.id, queue.c.position).where(queue.c.id.in_(queued)))
+    return {row.id: row.position for row in found}
 
 
 def claimable(session: Session) -> bool:

@@ -8,11 +8,13 @@ class JobStatus(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
+# Where a job stays, unless its owner asks for a retry.
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 
 
@@ -20,3 +22,4 @@ class StopRequest(StrEnum):
     """What a client asked of a running job; it stands in `stop_requested` until the trainer has answered."""
 
     CANCEL = "cancel"
+    PAUSE = "pause"

@@ -1,12 +1,6 @@
 """A job's life: one function for each move, each one guarded UPDATE and its event in one transaction.
 
-                       ┌──────────── requeue, lose ───────────┐
-                       ▼                                      │
-    submit ─────▶   queued   ─────────── claim ──────────▶ running ─────▶ succeeded
-                       │                                      ├─────────▶ failed
-                       └──────▶ cancelled ◀───────────────────┘
-
-Every move makes the fence grow, so whoever held the job before can write nothing more.
+`docs/states.md` draws it. Every move makes the fence grow, so whoever held the job before can write nothing more.
 """
 
 from dataclasses import dataclass
@@ -17,16 +11,18 @@ from sqlmodel import Session, col, select
 
 from core import checkpoints, job_queries, submission
 from core.database import database_now
-from core.errors import CancelRequested, Conflict, EpochdError, FenceLost, InvalidInput
+from core.errors import CancelRequested, Conflict, EpochdError, FenceLost, InvalidInput, NotFound
 from core.events import Cursor, Event, append
 from core.ids import new_id
 from core.job_spec import JobSpec, ValidationDataset
 from core.job_states import TERMINAL, JobStatus, StopRequest
+from core.model_spec import EarlierModel
 from core.models import Job, JobTag, utc_now
 from core.settings import Settings
 from core.unit_of_work import announcements, log_event
 
-_QUEUE_ORDER = (col(Job.priority).desc(), col(Job.id))
+_ANSWERS = {StopRequest.CANCEL: JobStatus.CANCELLED, StopRequest.PAUSE: JobStatus.PAUSED}
+_ENDED = {JobStatus.FAILED: "failed", JobStatus.CANCELLED: "was cancelled"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,14 @@ class Claim:
     job_id: str
     fence: int
     attempt: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What clients want of a running job: that it stops, that it saves."""
+
+    stop: StopRequest | None
+    save: bool
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,9 @@ def submit(
                 f"Idempotency-Key {idempotency_key!r} was used for another request ({earlier.id}). Use a new key."
             )
         return earlier, False
+    if isinstance(spec.model, EarlierModel):
+        # Its checkpoints are neither thinned out nor deleted before this job is there to need one of them.
+        _lock(session, spec.model.checkpoint.job)
     spec, plan, base_checkpoint = submission.prepare(session, owner_id, spec, limits)
     job = Job(
         id=new_id("job"),
@@ -99,19 +106,87 @@ def submit(
 
 
 def request_cancel(session: Session, owner_id: str, job_id: str) -> Job:
-    """Cancel a queued job, or ask a running one to stop. Raises Conflict with the state of one that has ended."""
+    """Cancel a job that waits, or ask a running one to stop. Raises Conflict with the state of one that has ended."""
     job = _locked(session, owner_id, job_id)
-    if job.status == JobStatus.QUEUED:
-        _move(session, (job.id, job.fence), JobStatus.QUEUED, JobStatus.CANCELLED, {"reason": "asked while queued"})
+    if job.status in (JobStatus.QUEUED, JobStatus.PAUSED):
+        _leave(session, job, JobStatus.CANCELLED, {"reason": f"asked while {job.status}"})
     elif job.status == JobStatus.RUNNING:
-        job.stop_requested = StopRequest.CANCEL
-        session.add(job)
-        session.flush()
-        announcements(session).nudges.append(job.id)
+        _ask(session, job, stop_requested=StopRequest.CANCEL)
     else:
         raise Conflict(f"{job.id} is already {job.status}: there is nothing to cancel.")
-    session.refresh(job)
     return job
+
+
+def request_pause(session: Session, owner_id: str, job_id: str) -> Job:
+    """Pause a queued job, or ask a running one to save a checkpoint and free its place. Raises Conflict."""
+    job = _locked(session, owner_id, job_id)
+    if job.status == JobStatus.QUEUED:
+        _leave(session, job, JobStatus.PAUSED, {"reason": "asked while queued"})
+    elif job.status == JobStatus.RUNNING and job.stop_requested != StopRequest.CANCEL:
+        _ask(session, job, stop_requested=StopRequest.PAUSE)
+    elif job.status == JobStatus.RUNNING:
+        raise Conflict(f"{job.id} is about to be cancelled: it cannot be paused any more.")
+    else:
+        raise Conflict(f"{job.id} is {job.status}: only a queued or running job can be paused.")
+    return job
+
+
+def resume(session: Session, owner_id: str, job_id: str) -> Job:
+    """Put a paused job back into the queue, or withdraw a pause that is not yet answered. Raises Conflict."""
+    job = _locked(session, owner_id, job_id)
+    if job.status == JobStatus.PAUSED:
+        _leave(session, job, JobStatus.QUEUED, {"reason": "asked"}, event="resumed")
+        announcements(session).ring = True
+    elif job.status == JobStatus.RUNNING and job.stop_requested == StopRequest.PAUSE:
+        _ask(session, job, stop_requested=None)
+    else:
+        raise Conflict(f"{job.id} is {job.status}: only a paused job can be resumed.")
+    return job
+
+
+def retry(session: Session, owner_id: str, job_id: str) -> Job:
+    """Queue a failed or cancelled job again: it goes on from its last checkpoint, with a whole budget of failures.
+
+    Raises Conflict where the job has not ended so, or where the checkpoint it starts from is gone.
+    """
+    job = _locked(session, owner_id, job_id)
+    if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+        raise Conflict(f"{job.id} is {job.status}: only a failed or cancelled job can be retried.")
+    if job.base_checkpoint and not checkpoints.newest_resumable(session, job.id):
+        try:
+            checkpoints.at(session, job.base_checkpoint)
+        except NotFound as error:
+            raise Conflict(f"{job.id} has nothing to go on from. {error.detail}") from error
+    reason = f"retried after it {_ENDED[JobStatus(job.status)]}"
+    _leave(session, job, JobStatus.QUEUED, {"reason": reason}, failures=0, error=sa.null())
+    announcements(session).ring = True
+    return job
+
+
+def request_save(session: Session, owner_id: str, job_id: str) -> Job:
+    """Ask a running job for a checkpoint after the update in hand; it goes on. Raises Conflict for any other job."""
+    job = _locked(session, owner_id, job_id)
+    if job.status != JobStatus.RUNNING:
+        raise Conflict(f"{job.id} is {job.status}: only a running job can save a checkpoint.")
+    _ask(session, job, save_requested=True)
+    return job
+
+
+def delete(session: Session, owner_id: str, job_id: str) -> None:
+    """Delete a job that has ended, with its log and its checkpoints: at once for clients, soon on the disk.
+
+    Raises Conflict where it has not ended, or where a live job goes on from one of its checkpoints.
+    """
+    job = _locked(session, owner_id, job_id)
+    if job.status not in TERMINAL:
+        raise Conflict(f"{job.id} is {job.status}: cancel it first, and delete it when it has ended.")
+    if needed := checkpoints.needed_by_live_jobs(session, checkpoints.all_of(session, job.id)):
+        raise Conflict(
+            f"{', '.join(sorted(set(needed.values())))} goes on from a checkpoint of {job.id}: end it first."
+        )
+    job.deleted_at, job.idempotency_key = utc_now(), None
+    session.add(job)
+    session.flush()
 
 
 # What a worker does --------------------------------------------------------------------------------------------------
@@ -125,7 +200,7 @@ def claim(session: Session, *, worker: str, claim_id: str, lease_seconds: float)
     next_job = (
         select(Job.id)
         .where(col(Job.status) == JobStatus.QUEUED)
-        .order_by(*_QUEUE_ORDER)
+        .order_by(*job_queries.QUEUE_ORDER)
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
@@ -160,14 +235,16 @@ def recover_claim(session: Session, claim_id: str) -> Claim | None:
     return Claim(job.id, job.fence, job.attempt) if job else None
 
 
-def renew(session: Session, claim: Claim, lease_seconds: float) -> StopRequest | None:
-    """Lengthen the lease and return what a client asked for meanwhile. Raises FenceLost."""
+def renew(session: Session, claim: Claim, lease_seconds: float) -> Asked:
+    """Lengthen the lease and return what clients asked for meanwhile. Raises FenceLost."""
     row = session.execute(
-        _held(claim).values(lease_expires_at=database_now(lease_seconds)).returning(col(Job.stop_requested))
+        _held(claim)
+        .values(lease_expires_at=database_now(lease_seconds))
+        .returning(col(Job.stop_requested), col(Job.save_requested))
     ).one_or_none()
     if row is None:
         raise FenceLost(f"{claim.job_id} is no longer held under fence {claim.fence}")
-    return StopRequest(row[0]) if row[0] else None
+    return Asked(StopRequest(row[0]) if row[0] else None, row[1])
 
 
 def record(session: Session, claim: Claim, events: list[Event], **columns: Any) -> None:
@@ -181,31 +258,29 @@ def record(session: Session, claim: Claim, events: list[Event], **columns: Any) 
     append(session, claim.job_id, events)
 
 
-def requeue(session: Session, claim: Claim, reason: str) -> None:
-    """Put a job back that its worker gives up in good order (a drain): it costs no failure.
+def stop(session: Session, claim: Claim, reason: str) -> JobStatus:
+    """Answer what made the trainer stop, and return the job's new state: cancelled or paused where that was asked.
 
-    Raises CancelRequested where a cancel was accepted meanwhile, FenceLost.
+    Where neither was, the worker gives the job up in good order for `reason`: queued again, at no cost. Raises
+    FenceLost.
     """
-    _move(
-        session,
-        (claim.job_id, claim.fence),
-        JobStatus.RUNNING,
-        JobStatus.QUEUED,
-        {"reason": reason},
-        unless_cancelled=True,
-    )
-    announcements(session).ring = True
+    asked = _locked_hold(session, claim.job_id, claim.fence).stop_requested
+    status, data = JobStatus.QUEUED, {"reason": reason}
+    if asked is None:
+        announcements(session).ring = True
+    else:
+        status, data = _ANSWERS[StopRequest(asked)], {"reason": "asked while running"}
+    _move(session, (claim.job_id, claim.fence), JobStatus.RUNNING, status, data)
+    return status
 
 
 def lose(session: Session, job_id: str, fence: int, error: JobError) -> JobStatus:
     """End the hold of a worker or a trainer that was lost, and return the job's new state.
 
-    Queued again at the cost of one failure; failed with `error` when the budget is spent; cancelled where a cancel
-    had been accepted. Raises FenceLost.
+    Queued again, or paused if that was asked, at the cost of one failure; failed with `error` when the budget is spent;
+    cancelled where a cancel had been accepted. Raises FenceLost.
     """
-    job = session.exec(select(Job).where(Job.id == job_id, Job.fence == fence).with_for_update()).one_or_none()
-    if job is None or job.status != JobStatus.RUNNING:
-        raise FenceLost(f"{job_id} is no longer held under fence {fence}")
+    job = _locked_hold(session, job_id, fence)
     failures = job.failures + 1
     data = {"reason": error.code, "message": error.message, "failures": failures}
     columns: dict[str, Any] = {"failures": failures}
@@ -213,6 +288,8 @@ def lose(session: Session, job_id: str, fence: int, error: JobError) -> JobStatu
         status = JobStatus.CANCELLED
     elif failures >= job.max_failures:
         status, columns["error"], data = JobStatus.FAILED, error.document(), error.document()
+    elif job.stop_requested == StopRequest.PAUSE:
+        status = JobStatus.PAUSED
     else:
         status = JobStatus.QUEUED
         announcements(session).ring = True
@@ -251,13 +328,6 @@ def fail(session: Session, claim: Claim, error: JobError) -> None:
     )
 
 
-def cancel(session: Session, claim: Claim) -> None:
-    """End a running job as its owner asked. Raises FenceLost."""
-    _move(
-        session, (claim.job_id, claim.fence), JobStatus.RUNNING, JobStatus.CANCELLED, {"reason": "asked while running"}
-    )
-
-
 # How --------------------------------------------------------------------------------------------------------------
 
 
@@ -269,6 +339,27 @@ def _held(claim: Claim) -> Any:
     )
 
 
+def _locked_hold(session: Session, job_id: str, fence: int) -> Job:
+    job = session.exec(select(Job).where(Job.id == job_id, Job.fence == fence).with_for_update()).one_or_none()
+    if job is None or job.status != JobStatus.RUNNING:
+        raise FenceLost(f"{job_id} is no longer held under fence {fence}")
+    return job
+
+
+def _leave(session: Session, job: Job, there: JobStatus, data: dict[str, Any], **more: Any) -> None:
+    """Move a job that no worker holds, and that this transaction has locked."""
+    _move(session, (job.id, job.fence), JobStatus(job.status), there, data, **more)
+    session.refresh(job)
+
+
+def _ask(session: Session, job: Job, **columns: Any) -> None:
+    """Put a request into the row of a running job, and tell its supervisor to look."""
+    job.sqlmodel_update(columns)
+    session.add(job)
+    session.flush()
+    announcements(session).nudges.append(job.id)
+
+
 def _move(
     session: Session,
     hold: tuple[str, int],
@@ -277,11 +368,13 @@ def _move(
     data: dict[str, Any],
     *,
     unless_cancelled: bool = False,
+    event: str | None = None,
     **columns: Any,
 ) -> None:
     job_id, fence = hold
-    if there in TERMINAL:
-        columns["finished_at"] = database_now()
+    columns["finished_at"] = database_now() if there in TERMINAL else None
+    if there != JobStatus.QUEUED:
+        columns["save_requested"] = False
     guard = [col(Job.id) == job_id, col(Job.fence) == fence, col(Job.status) == here]
     if unless_cancelled:
         guard.append(col(Job.stop_requested).is_distinct_from(StopRequest.CANCEL))
@@ -304,15 +397,20 @@ def _move(
         if job is not None and job.fence == fence and job.status == here:
             raise CancelRequested(f"{job_id} was asked to stop before it could become {there}")
         raise FenceLost(f"{job_id} is no longer {here} under fence {fence}")
-    type_ = "requeued" if there == JobStatus.QUEUED else str(there)
+    type_ = event or ("requeued" if there == JobStatus.QUEUED else str(there))
     log_event(session, job_id, Event(Cursor(fence + 1, 1), type_, utc_now(), data))
 
 
 def _locked(session: Session, owner_id: str, job_id: str) -> Job:
     job_queries.get(session, owner_id, job_id)
-    return session.exec(
+    _lock(session, job_id)
+    return job_queries.get(session, owner_id, job_id)
+
+
+def _lock(session: Session, job_id: str) -> None:
+    session.exec(
         select(Job).where(Job.id == job_id).with_for_update().execution_options(populate_existing=True)
-    ).one()
+    ).first()
 
 
 def _by_idempotency_key(session: Session, owner_id: str, key: str) -> Job | None:

@@ -55,6 +55,8 @@ class LiveLog:
             pipe.xadd(key, {"e": event.to_json()}, id=str(event.cursor), maxlen=MAX_EVENTS, approximate=True)
         if events[-1].terminal:
             pipe.expire(key, _KEEP_SECONDS)
+        elif events[0].cursor.seq == 1:
+            pipe.persist(key)  # a retried job's log goes on after its end
         try:
             refused = [answer for answer in pipe.execute(raise_on_error=False) if isinstance(answer, Exception)]
         except redis.RedisError as error:

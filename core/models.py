@@ -14,6 +14,9 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+_DELETED = sa.text("deleted_at IS NOT NULL")
+
+
 class Owner(SQLModel, table=True):
     """Whose keys, datasets and jobs these are."""
 
@@ -83,6 +86,7 @@ class Job(SQLModel, table=True):
         sa.Index("ix_jobs_claimable", "status", sa.text("priority DESC"), "id"),
         sa.Index("ix_jobs_listing", "owner_id", "id"),
         sa.Index("ix_jobs_listing_by_status", "owner_id", "status", "id"),
+        sa.Index("ix_jobs_deleted", "deleted_at", sqlite_where=_DELETED, postgresql_where=_DELETED),
     )
 
     id: str = Field(primary_key=True)
@@ -90,6 +94,8 @@ class Job(SQLModel, table=True):
     name: str
     status: str
     stop_requested: str | None = None
+    # Asked for a checkpoint now; stands until one is listed that answers it.
+    save_requested: bool = Field(default=False, sa_column_kwargs={"server_default": sa.false()})
     priority: int
     spec: dict[str, Any] = Field(sa_type=sa.JSON)
     plan: dict[str, Any] = Field(sa_type=sa.JSON)
@@ -118,6 +124,8 @@ class Job(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    # Nobody sees it any more; a worker removes its files and then its rows.
+    deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class JobTag(SQLModel, table=True):

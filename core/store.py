@@ -1,6 +1,9 @@
 """Where datasets and checkpoints are kept: files and folders under a key, complete or absent, never overwritten."""
 
+import fcntl
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +12,9 @@ from urllib.parse import unquote, urlsplit
 from core.disk import sync
 from core.errors import Corrupt, Unusable
 from core.ids import new_id
+
+# A path that nobody holds may belong to someone who is about to: it is swept only when it is older than this.
+_GRACE_SECONDS = 60.0
 
 
 class Store:
@@ -23,10 +29,33 @@ class Store:
     def incoming(self) -> Iterator[Path]:
         """A path on the store's own disk to write a file or a folder to; what is not adopted is deleted at the end."""
         path = self._incoming / new_id("in")
+        with _lock_file(path).open("xb") as lock:
+            # The kernel lets go of it when this process ends, however it ends: `sweep` then deletes the path.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield path
+            finally:
+                _delete(path)
+                _delete(_lock_file(path))
+
+    def sweep(self) -> list[str]:
+        """Delete what writers that are gone have left of what they did not finish, and return the names."""
+        swept = []
+        for path in {self._incoming / entry.stem for entry in self._incoming.iterdir()}:
+            if self._is_left(path):
+                _delete(path)
+                _delete(_lock_file(path))
+                swept.append(path.name)
+        return swept
+
+    def _is_left(self, path: Path) -> bool:
         try:
-            yield path
-        finally:
-            _delete(path)
+            with _lock_file(path).open("ab") as lock:
+                young = time.time() - os.fstat(lock.fileno()).st_mtime < _GRACE_SECONDS
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return not young
 
     def adopt(self, source: Path, key: str) -> None:
         """Move a synced file or folder in under `key`. Raises FileExistsError where the key is taken."""
@@ -49,6 +78,13 @@ class Store:
         if not path.exists():
             raise Corrupt(f"{key} is missing from the store")
         return path
+
+    def names(self, key: str) -> list[str]:
+        """Return the names of what lies directly under `key`."""
+        try:
+            return sorted(entry.name for entry in self._path(key).iterdir())
+        except FileNotFoundError:
+            return []
 
     def delete(self, key: str) -> None:
         """Remove what lies under `key`, if anything does."""
@@ -83,6 +119,10 @@ def open_store(url: str) -> Store:
         return Store(Path(path))
     except OSError as error:
         raise Unusable(f"The store's folder {parts.path} cannot be made: {error.strerror}.") from error
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def _make_folder(path: Path) -> None:

@@ -63,11 +63,11 @@ def _resolve_base(session: Session, owner_id: str, spec: JobSpec, model: Earlier
 
 def _base(session: Session, job: Job) -> Base:
     """Return what is known of the model that a job trains."""
-    origin = job
-    while earlier := origin.spec["model"].get("checkpoint"):
-        origin = session.get_one(Job, earlier["job"])
-    if "hub" in origin.spec["model"]:
-        # Its positions and its tokenizer are known where it is loaded.
+    origin: Job | None = job
+    while origin and (earlier := origin.spec["model"].get("checkpoint")):
+        origin = session.get(Job, earlier["job"])
+    if origin is None or "hub" in origin.spec["model"]:
+        # Deleted, or from elsewhere: the model's positions and its tokenizer are known where it is loaded.
         return Base(parameters=job.plan["parameters"], positions=None, has_tokenizer=True)
     texts = session.get_one(Dataset, origin.dataset_id)
     return Base(

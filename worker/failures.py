@@ -55,6 +55,7 @@ def of_exception(error: Exception) -> JobError:
         return JobError(
             "disk_full",
             "The disk filled up while a checkpoint was being published. The earlier checkpoints are intact.",
-            "Free some space, or lower checkpoints.keep, and submit the job again.",
+            "Free some space (delete jobs that are no longer needed), then retry the job: it goes on from its last "
+            "checkpoint.",
         )
     return JobError("internal", f"{type(error).__name__}: {error}", "Look at the worker's log, and report it.")

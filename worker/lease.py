@@ -9,8 +9,7 @@ import structlog
 from core import jobs
 from core.database import OUTAGES
 from core.errors import FenceLost
-from core.job_states import StopRequest
-from core.jobs import Claim
+from core.jobs import Asked, Claim
 from core.settings import Settings
 from core.unit_of_work import UnitOfWork
 
@@ -21,14 +20,15 @@ _LISTEN_SECONDS = 0.25
 
 
 class Lease:
-    """A thread that renews. Read `lost` and `stop_requested`; leave with `with`."""
+    """A thread that renews. Read `lost`, and in `asked` what clients want; leave with `with`."""
 
     def __init__(self, claim: Claim, work: UnitOfWork, settings: Settings) -> None:
         self._claim, self._work, self._settings = claim, work, settings
         self._ended = Flag()
-        self._sent_last = time.monotonic()
         self._lost = False
-        self.stop_requested: StopRequest | None = None
+        # What the newest renewal heard, and when it was sent.
+        self.asked = Asked(stop=None, save=False)
+        self.sent_at = time.monotonic()
         self._thread = Thread(target=self._keep, name=f"lease-{claim.job_id}", daemon=True)
 
     def __enter__(self) -> "Lease":
@@ -42,7 +42,7 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether the job may be another's: taken, or not renewed for so long that it soon could be."""
-        return self._lost or time.monotonic() - self._sent_last > self._settings.lease_surrender_seconds
+        return self._lost or time.monotonic() - self.sent_at > self._settings.lease_surrender_seconds
 
     def _keep(self) -> None:
         tried_last = 0.0  # renew at once: the claim may have waited for its commit
@@ -56,10 +56,10 @@ class Lease:
         sent = time.monotonic()  # before sending: the database may count from any moment after it
         try:
             with self._work.begin() as session:
-                self.stop_requested = jobs.renew(session, self._claim, self._settings.lease_seconds)
+                asked = jobs.renew(session, self._claim, self._settings.lease_seconds)
         except FenceLost:
             self._lost = True
         except OUTAGES as error:
             _log.warning("lease_not_renewed", job=self._claim.job_id, reason=str(error))
         else:
-            self._sent_last = sent
+            self.asked, self.sent_at = asked, sent

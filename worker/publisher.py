@@ -38,8 +38,11 @@ class Publisher:
         self._store.adopt(fact.path, checkpoints.store_key(checkpoint))
         return checkpoint
 
-    def list(self, checkpoint: Checkpoint) -> None:
-        """List it and thin out the older ones. Raises FenceLost, or one of OUTAGES; safe to repeat."""
+    def list(self, checkpoint: Checkpoint, *, ordered: bool) -> None:
+        """List it and thin out the older ones; `ordered` where it answers a request to save.
+
+        Raises FenceLost, or one of OUTAGES; safe to repeat.
+        """
         data = {
             "epoch": checkpoint.epoch,
             "step": checkpoint.step,
@@ -55,6 +58,7 @@ class Publisher:
             gone.extend(checkpoints.retire(session, checkpoint.job_id, self._retention.keep))
 
         # A new checkpoint: whatever was lost before it can no longer be lost again, so the budget is whole.
-        self._recorder.write_with("checkpoint", data, add_row, failures=0)
+        answered = {"save_requested": False} if ordered else {}
+        self._recorder.write_with("checkpoint", data, add_row, failures=0, **answered)
         for key in gone:
             self._store.delete(key)

@@ -1,4 +1,4 @@
-"""Mending what was lost: leases that ran out, workers of this machine that died, bells that nobody heard.
+"""Mending what was lost: leases that ran out, workers of this machine that died, bells that nobody heard, litter.
 
 Runs in every worker, as often and as many at once as one likes: all of it is guarded moves.
 """
@@ -16,21 +16,27 @@ from core.database import OUTAGES
 from core.dispatch import Bell
 from core.models import Job
 from core.settings import Settings
+from core.store import Store
 from core.unit_of_work import UnitOfWork
-from worker import failures
+from worker import failures, sweeper
 from worker.identity import is_dead, machine_prefix
 
 _log = structlog.get_logger()
 
 ROUND_SECONDS = 5.0
+# The whole store is looked through; what lies there for some minutes more costs nothing but its space.
+_SWEEP_SECONDS = 600.0
 
 
 class Reconciler:
     """A thread that makes a round every few seconds. `idle` says whether this worker could take a job."""
 
-    def __init__(self, work: UnitOfWork, bell: Bell, settings: Settings, idle: Callable[[], bool]) -> None:
-        self._work, self._bell, self._settings, self._idle = work, bell, settings, idle
+    def __init__(
+        self, work: UnitOfWork, store: Store, bell: Bell, settings: Settings, idle: Callable[[], bool]
+    ) -> None:
+        self._work, self._store, self._bell, self._settings, self._idle = work, store, bell, settings, idle
         self._ended = Flag()
+        self._sweep_from = 0.0
         # While the database was away nobody could renew, and this process may have started in the middle of that.
         self._expire_from = time.monotonic() + settings.lease_seconds
         self._thread = Thread(target=self._keep, name="reconciler", daemon=True)
@@ -57,7 +63,7 @@ class Reconciler:
                 return
 
     def make_round(self) -> None:
-        """Put back what was lost, ring if this worker is idle while jobs wait, and show that it is alive."""
+        """Put back what was lost, ring if this worker is idle while jobs wait, show that it is alive, and clean up."""
         with self._work.begin() as session:
             for job in job_queries.held_by(session, machine_prefix()):
                 if job.worker and is_dead(job.worker):
@@ -73,6 +79,10 @@ class Reconciler:
                 self._bell.ring()
         if self._settings.heartbeat_file:
             self._settings.heartbeat_file.touch()
+        sweeper.remove_deleted_jobs(self._work, self._store)
+        if time.monotonic() >= self._sweep_from:
+            sweeper.sweep(self._work, self._store)
+            self._sweep_from = time.monotonic() + _SWEEP_SECONDS
 
     def _lose(self, session: Session, job: Job) -> None:
         status = jobs.lose(session, job.id, job.fence, failures.WORKER_LOST)

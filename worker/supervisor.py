@@ -17,7 +17,6 @@ from core import jobs
 from core.database import OUTAGES
 from core.errors import CancelRequested, Corrupt, FenceLost
 from core.job_spec import Checkpoints
-from core.job_states import StopRequest
 from core.jobs import Claim, JobError
 from core.models import Job
 from core.settings import Settings
@@ -52,6 +51,11 @@ _TICK_SECONDS = 0.1
 # A trainer that has said its last word has nothing left to do but exit.
 _EXIT_SECONDS = 10.0
 
+_NO_ANSWER = (
+    "The trainer did not answer the order to stop within {seconds:.0f} s and was killed: the last checkpoint counts. "
+    "Where an update and a checkpoint take longer, raise EPOCHD_STOP_GRACE_SECONDS."
+)
+
 
 class _End(Enum):
     """What the supervisor itself can say at the end of a trainer's facts."""
@@ -68,7 +72,9 @@ class Supervisor:
         self._claim, self._work, self._store, self._settings = claim, work, store, settings
         self._bench, self._drain = bench, drain
         self._heard: SimpleQueue[Fact | _End] = SimpleQueue()
-        self._asked_at: float | None = None  # when the trainer was asked to stop
+        self._stop_ordered_at: float | None = None
+        self._save_ordered = False
+        self._saved_at = 0.0  # when the checkpoint was listed that answered the last order to save
         self._heard_at = time.monotonic()
         self._stepping = False
 
@@ -90,7 +96,7 @@ class Supervisor:
                 end = self._lose if error.may_pass else self._fail
                 end(JobError("data", error.detail, error.hint))
             except hub.Interrupted:
-                self._call_off()
+                self._stop()
             except FenceLost:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it was, the job must not stay `running`
@@ -126,6 +132,7 @@ class Supervisor:
             self._flush_if_due()
             if self._stepping:
                 self._bench.refill()  # only now, so that its imports do not slow this job's first batch
+            self._pass_on_save(trainer)
             if self._pass_on_stop(trainer) or self._is_hung():
                 return
 
@@ -156,51 +163,54 @@ class Supervisor:
                 return False
             case Checkpoint():
                 checkpoint = self._publisher.move_in(fact)
-                self._insist(lambda: self._publisher.list(checkpoint))
+                self._insist(lambda: self._publisher.list(checkpoint, ordered=fact.ordered))
+                if fact.ordered:
+                    self._save_ordered, self._saved_at = False, time.monotonic()
                 return False
             case Finished():
                 self._recorder.finish()
                 reason = "stopped early: the validation loss got no better" if fact.stopped_early else None
                 self._end(lambda session: jobs.succeed(session, self._claim, fact.step, reason))
             case Stopped():
-                if self._lease.stop_requested == StopRequest.CANCEL:
-                    self._end(lambda session: jobs.cancel(session, self._claim))
-                else:
-                    self._end(lambda session: jobs.requeue(session, self._claim, "drained"))
+                self._stop()
             case Failed():
                 self._fail(failures.of_fact(fact))
             case _End.EXITED:
                 self._lose(failures.of_exit(trainer.end(_EXIT_SECONDS)))
         return True
 
+    def _pass_on_save(self, trainer: TrainerProcess) -> None:
+        """Order a checkpoint where a client asked for one since the last that answered."""
+        if self._lease.asked.save and self._lease.sent_at > self._saved_at and not self._save_ordered:
+            self._save_ordered = True
+            trainer.order("save")
+
     def _pass_on_stop(self, trainer: TrainerProcess) -> bool:
-        """Ask the trainer to stop where someone wants that; True where it did not answer within the grace."""
-        cancel = self._lease.stop_requested == StopRequest.CANCEL
-        if not cancel and not self._drain.is_set():
-            return False
-        if self._asked_at is None:
-            self._asked_at = time.monotonic()
-            trainer.stop("cancel" if cancel else "drain")
-        if time.monotonic() - self._asked_at < self._settings.stop_grace_seconds:
+        """Order a stop where someone wants that; True where the trainer did not answer within the grace."""
+        if self._stop_ordered_at is None:
+            if not self._is_to_stop():
+                return False
+            self._stop_ordered_at = time.monotonic()
+            trainer.order("stop")
+        if time.monotonic() - self._stop_ordered_at < self._settings.stop_grace_seconds:
             return False
         trainer.kill()
-        if cancel:
-            self._end(lambda session: jobs.cancel(session, self._claim))
-        else:
-            self._end(lambda session: jobs.requeue(session, self._claim, "drained, without a new checkpoint"))
+        self._warn("stopped_without_checkpoint", _NO_ANSWER.format(seconds=self._settings.stop_grace_seconds))
+        self._stop()
         return True
+
+    def _is_to_stop(self) -> bool:
+        return self._lease.asked.stop is not None or self._drain.is_set()
 
     def _is_called_off(self) -> bool:
         """Say whether to give up what is fetched for the trainer, which has not begun."""
-        return self._lease.lost or self._lease.stop_requested == StopRequest.CANCEL or self._drain.is_set()
+        return self._lease.lost or self._is_to_stop()
 
-    def _call_off(self) -> None:
+    def _stop(self) -> None:
         if self._lease.lost:
             raise FenceLost(f"{self._claim.job_id} could not be held any longer")
-        if self._lease.stop_requested == StopRequest.CANCEL:
-            self._end(lambda session: jobs.cancel(session, self._claim))
-        else:
-            self._end(lambda session: jobs.requeue(session, self._claim, "drained"))
+        reason = "drained" if self._drain.is_set() else "told to stop, and no longer meant to"
+        self._end(lambda session: jobs.stop(session, self._claim, reason))
 
     def _is_hung(self) -> bool:
         if time.monotonic() - self._heard_at < self._settings.stall_seconds:
@@ -224,7 +234,7 @@ class Supervisor:
                     move(session)
             except CancelRequested:
                 with self._work.begin() as session:
-                    jobs.cancel(session, self._claim)
+                    jobs.stop(session, self._claim, "asked")
 
         self._insist(make_move)
 

@@ -36,7 +36,7 @@ class Worker:
         self._bench = Bench()
         self._running = 0
         self._lock = Lock()
-        self._reconciler = Reconciler(self._work, bell, settings, self._is_idle)
+        self._reconciler = Reconciler(self._work, self._store, bell, settings, self._is_idle)
         # Set by the signal handler, which must do no more than that.
         self.drain = Flag()
 

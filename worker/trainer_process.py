@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Literal
 
-from worker.training.assignment import Assignment, StopOrder
+from worker.training.assignment import Assignment, Order
 from worker.training.facts import Fact, read_fact
 
 
@@ -39,9 +39,9 @@ class TrainerProcess:
         """Hand over the work. A trainer that has died meanwhile shows in `facts`."""
         self._say(assignment.model_dump_json())
 
-    def stop(self, reason: Literal["cancel", "drain"]) -> None:
-        """Ask for a checkpoint and an end after the update in hand."""
-        self._say(StopOrder(stop=reason).model_dump_json())
+    def order(self, order: Literal["save", "stop"]) -> None:
+        """Ask for a checkpoint after the update in hand, and for an end with it where it is to stop."""
+        self._say(Order(order=order).model_dump_json())
 
     def facts(self) -> Iterator[Fact]:
         """Yield what it tells until it exits. Raises pydantic.ValidationError for a line that is no fact."""

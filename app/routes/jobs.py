@@ -1,5 +1,6 @@
-"""Jobs: submit, list, read, cancel."""
+"""Jobs: submit, list, read, delete, and what is asked of one: cancel, pause, resume, retry, save."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import sqlalchemy as sa
@@ -11,7 +12,9 @@ from app.json_body import JobSpecBody
 from app.openapi import json_request, problems
 from app.schemas import JobBody, JobPage, Plan
 from core import job_queries, jobs, submission
+from core.keys import Caller
 from core.models import Job
+from core.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["jobs"])
 
@@ -74,7 +77,8 @@ def list_(caller: Reader, work: Work, paging: Paging, status: Status = None, tag
         found = job_queries.page(
             session, caller.owner_id, limit=paging.limit + 1, before=paging.before, status=status, tag=tag
         )
-        data = [_body(session, job) for job in found[: paging.limit]]
+        positions = job_queries.queue_positions(session, found)
+        data = [JobBody.of(job, positions.get(job.id)) for job in found[: paging.limit]]
     return JobPage(data=data, next_cursor=data[-1].id if len(found) > paging.limit else None)
 
 
@@ -85,17 +89,82 @@ def read(caller: Reader, work: Work, job_id: JobId) -> JobBody:
         return _body(session, job_queries.get(session, caller.owner_id, job_id))
 
 
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    operation_id="delete_job",
+    summary="Delete a job that has ended, with its log and its checkpoints",
+    responses=problems(404, 409),
+)
+def delete(caller: Writer, work: Work, job_id: JobId) -> None:
+    """Return nothing: the job, its events and its checkpoints are gone."""
+    with work.begin() as session:
+        jobs.delete(session, caller.owner_id, job_id)
+
+
+# What is asked of a job ----------------------------------------------------------------------------------------------
+
+
 @router.post(
     "/jobs/{job_id}/cancel",
     operation_id="cancel_job",
-    summary="Cancel a queued job, or ask a running one to stop with a checkpoint",
+    summary="Cancel a waiting job, or ask a running one to stop with a checkpoint",
     responses=problems(404, 409),
 )
 def cancel(caller: Writer, work: Work, job_id: JobId) -> JobBody:
     """Return the job: cancelled, or with the request standing in `stop_requested`."""
+    return _asked(jobs.request_cancel, caller, work, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/pause",
+    operation_id="pause_job",
+    summary="Pause a queued job, or ask a running one to save a checkpoint and free its device",
+    responses=problems(404, 409),
+)
+def pause(caller: Writer, work: Work, job_id: JobId) -> JobBody:
+    """Return the job: paused, or with the request standing in `stop_requested`."""
+    return _asked(jobs.request_pause, caller, work, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/resume",
+    operation_id="resume_job",
+    summary="Queue a paused job again, or withdraw a pause that is not yet answered",
+    responses=problems(404, 409),
+)
+def resume(caller: Writer, work: Work, job_id: JobId) -> JobBody:
+    """Return the job: queued, and to go on from its last checkpoint."""
+    return _asked(jobs.resume, caller, work, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/retry",
+    operation_id="retry_job",
+    summary="Queue a failed or cancelled job again",
+    responses=problems(404, 409),
+)
+def retry(caller: Writer, work: Work, job_id: JobId) -> JobBody:
+    """Return the job: queued, and to go on from its last checkpoint, or from the beginning where it has none."""
+    return _asked(jobs.retry, caller, work, job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/checkpoints",
+    status_code=202,
+    operation_id="save_checkpoint",
+    summary="Ask a running job for a checkpoint now; it goes on",
+    responses=problems(404, 409),
+)
+def save(caller: Writer, work: Work, job_id: JobId) -> JobBody:
+    """Return the job: `save_requested` stands until the checkpoint is listed."""
+    return _asked(jobs.request_save, caller, work, job_id)
+
+
+def _asked(ask: Callable[[Session, str, str], Job], caller: Caller, work: UnitOfWork, job_id: str) -> JobBody:
     with work.begin() as session:
-        return _body(session, jobs.request_cancel(session, caller.owner_id, job_id))
+        return _body(session, ask(session, caller.owner_id, job_id))
 
 
 def _body(session: Session, job: Job) -> JobBody:
-    return JobBody.of(job, job_queries.queue_position(session, job))
+    return JobBody.of(job, job_queries.queue_positions(session, [job]).get(job.id))

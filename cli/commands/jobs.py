@@ -1,4 +1,4 @@
-"""`epochd submit`, `jobs`, `watch`, `cancel`: jobs from their spec to their end."""
+"""`epochd submit`, `jobs`, `watch`, and what is asked of a job, from `cancel` to `delete`."""
 
 from typing import Annotated
 from uuid import uuid4
@@ -61,6 +61,44 @@ def cancel(job: JobId) -> None:
         note(f"{job} is cancelled.")
     else:
         note(f"{job} stops after the update in hand and saves a checkpoint. `epochd watch {job}` shows when.")
+
+
+def pause(job: JobId) -> None:
+    """Pause a job. A running one saves a checkpoint first and frees its device."""
+    answered = Client.from_environment().post(f"/jobs/{job}/pause")
+    if answered["status"] == "paused":
+        note(f"{job} is paused. `epochd resume {job}` queues it again.")
+    else:
+        note(f"{job} pauses after the update in hand and saves a checkpoint. `epochd watch {job}` shows when.")
+
+
+def resume(job: JobId) -> None:
+    """Queue a paused job again: it goes on from its last checkpoint."""
+    answered = Client.from_environment().post(f"/jobs/{job}/resume")
+    note(f"{job} is queued again." if answered["status"] == "queued" else f"{job} runs on.")
+
+
+def retry(job: JobId) -> None:
+    """Queue a failed or cancelled job again: it goes on from its last checkpoint."""
+    Client.from_environment().post(f"/jobs/{job}/retry")
+    note(f"{job} is queued again. `epochd watch {job}` shows how it goes on.")
+
+
+def save(job: JobId) -> None:
+    """Ask a running job for a checkpoint now. It goes on."""
+    Client.from_environment().post(f"/jobs/{job}/checkpoints")
+    note(f"{job} saves a checkpoint after the update in hand. `epochd pull {job}@latest` fetches it then.")
+
+
+def delete(
+    job: JobId, yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether this is meant.")] = False
+) -> None:
+    """Delete a job that has ended, with its log and its checkpoints."""
+    client = Client.from_environment()
+    if not yes:
+        typer.confirm(f"Delete {job}, its log and all of its checkpoints?", abort=True)
+    client.delete(f"/jobs/{job}")
+    note(f"{job} is deleted.")
 
 
 def _row(job: Json) -> list[str | None]:

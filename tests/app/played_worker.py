@@ -103,7 +103,7 @@ class PlayedWorker:
     def requeue_and_claim(self) -> None:
         """Give the job back and take it again, under a higher fence."""
         with self.work.begin() as session:
-            jobs.requeue(session, self.claim, "drain")
+            jobs.stop(session, self.claim, "drain")
         self.claim = self._claim(self.job_id)
         self.seq = 1
 

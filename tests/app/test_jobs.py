@@ -15,8 +15,8 @@ def test_a_job_is_answered_as_the_contract_prints_it(api: Api) -> None:
     job = answer.json()
     assert answer.headers["location"] == f"/jobs/{job['id']}"
     assert list(job) == [
-        "id", "name", "status", "stop_requested", "attempt", "failures", "created_at", "started_at", "finished_at",
-        "queue_position", "spec", "plan", "progress", "latest", "error", "links",
+        "id", "name", "status", "stop_requested", "save_requested", "attempt", "failures", "created_at", "started_at",
+        "finished_at", "queue_position", "spec", "plan", "progress", "latest", "error", "links",
     ]  # fmt: skip
     assert (job["status"], job["queue_position"], job["attempt"], job["failures"]) == ("queued", 1, 0, 0)
     assert job["spec"]["training"]["batch_size"] == 16
@@ -105,7 +105,7 @@ def test_a_cancel_is_answered_truthfully(api: Api) -> None:
     answer = api.http.post(f"/jobs/{worker.job_id}/cancel")
     assert (answer.json()["status"], answer.json()["stop_requested"]) == ("running", "cancel")
     with worker.work.begin() as session:
-        jobs.cancel(session, worker.claim)
+        jobs.stop(session, worker.claim, "drained")
     answer = api.http.get(f"/jobs/{worker.job_id}")
     assert (answer.json()["status"], answer.json()["stop_requested"]) == ("cancelled", None)
 

@@ -57,7 +57,7 @@ def test_found_by_epoch_latest_and_best(house: House) -> None:
 def test_after_a_resume_the_newest_run_of_a_step_is_meant(house: House) -> None:
     first = house.running()
     house.publish(first, 10)
-    house.do(jobs.requeue, first, "drained")
+    house.do(jobs.stop, first, "drained")
     second = house.claim()
     assert second
     house.publish(second, 10)

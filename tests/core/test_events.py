@@ -111,7 +111,7 @@ def test_the_log_is_read_in_order_from_behind_the_cursor_and_by_the_page(house: 
     claim = house.running()
     cursors = [Cursor(claim.fence, seq) for seq in (11, 2, 10, 9, 3)]
     house.do(jobs.record, claim, [Event(cursor, "warning", utc_now(), {}) for cursor in cursors])
-    house.do(jobs.requeue, claim, "drained")
+    house.do(jobs.stop, claim, "drained")
     whole = [(0, 1), (1, 1), (1, 2), (1, 3), (1, 9), (1, 10), (1, 11), (2, 1)]
     assert [event.cursor for event in house.log(claim.job_id)] == whole
     house.submit()  # another job's events do not show

@@ -11,7 +11,8 @@ from sqlmodel import Session
 from core import checkpoints, job_queries, jobs
 from core.errors import CancelRequested, Conflict, EpochdError, FenceLost
 from core.events import Cursor, Event
-from core.jobs import Claim, JobError
+from core.job_states import StopRequest
+from core.jobs import Asked, Claim, JobError
 from core.models import utc_now
 from tests.house import LOST, House, a_checkpoint
 
@@ -28,7 +29,7 @@ def test_the_queue_is_by_priority_and_then_by_age(house: House) -> None:
 def test_a_requeued_job_keeps_its_place(house: House) -> None:
     first = house.running()
     house.submit()
-    house.do(jobs.requeue, first, "drained")
+    house.do(jobs.stop, first, "drained")
     again = house.claim()
     assert again
     assert (again.job_id, again.attempt, again.fence > first.fence) == (first.job_id, 2, True)
@@ -55,11 +56,10 @@ def _stale_moves() -> dict[str, Callable[[Session, Claim], object]]:
     return {
         "renew": lambda session, claim: jobs.renew(session, claim, 90.0),
         "record": lambda session, claim: jobs.record(session, claim, [event], progress={"step": 9}),
-        "requeue": lambda session, claim: jobs.requeue(session, claim, "drained"),
+        "stop": lambda session, claim: jobs.stop(session, claim, "drained"),
         "lose": lambda session, claim: jobs.lose(session, claim.job_id, claim.fence, LOST),
         "succeed": lambda session, claim: jobs.succeed(session, claim, 1),
         "fail": lambda session, claim: jobs.fail(session, claim, BROKEN),
-        "cancel": jobs.cancel,
     }
 
 
@@ -78,7 +78,7 @@ def test_a_stale_fence_writes_nothing_at_all(house: House, situation: str) -> No
     if situation == "ended":
         house.do(jobs.succeed, claim, 1)
     else:
-        house.do(jobs.requeue, claim, "drained")
+        house.do(jobs.stop, claim, "drained")
         if situation == "another's":
             assert house.claim()
     before = _everything(house)
@@ -110,7 +110,7 @@ def test_an_end_is_the_end(house: House, end: str) -> None:
         house.do(jobs.fail, claim, BROKEN)
     else:
         house.cancel(claim.job_id)
-        house.do(jobs.cancel, claim)
+        house.do(jobs.stop, claim, "drained")
     job = house.job(claim.job_id)
     assert (job.status, job.stop_requested, job.worker, job.claim_id) == (end, None, None, None)
     assert job.lease_expires_at is None
@@ -136,7 +136,7 @@ def test_every_move_makes_the_fence_grow_and_the_log_goes_on_in_order(house: Hou
     house.do(jobs.lose, claim.job_id, claim.fence, LOST)
     second = house.claim()
     assert second
-    house.do(jobs.requeue, second, "drained")
+    house.do(jobs.stop, second, "drained")
     third = house.claim()
     assert third
     house.publish(third, 6)
@@ -198,7 +198,7 @@ def test_a_drain_costs_no_failure(house: House) -> None:
     for _ in range(3):
         claim = house.claim()
         assert claim
-        house.do(jobs.requeue, claim, "drained")
+        house.do(jobs.stop, claim, "drained")
     job = house.job(claim.job_id)
     assert (job.status, job.failures, job.attempt) == ("queued", 0, 3)
 
@@ -215,14 +215,14 @@ def test_a_running_job_is_asked_and_every_other_end_is_refused(house: House) -> 
     house.publish(claim, 1)
     asked = house.cancel(claim.job_id)
     assert (asked.status, asked.stop_requested) == ("running", "cancel")
-    assert house.do(jobs.renew, claim, 90.0) == "cancel"
+    assert house.do(jobs.renew, claim, 90.0) == Asked(stop=StopRequest.CANCEL, save=False)
     before = _everything(house)
-    for move in ("succeed", "fail", "requeue"):
+    for move in ("succeed", "fail"):
         with pytest.raises(CancelRequested):
             house.do(_stale_moves()[move], claim)
         assert _everything(house) == before, move
     assert house.cancel(claim.job_id).stop_requested == "cancel", "asking again is no error"
-    house.do(jobs.cancel, claim)
+    house.do(jobs.stop, claim, "drained")
     assert house.job(claim.job_id).status == "cancelled"
 
 
@@ -244,7 +244,7 @@ def test_cancel_against_the_end_leaves_only_legal_outcomes(house: House) -> None
                 claim = jobs.claim(session, worker="w", claim_id=uuid4().hex, lease_seconds=90)
                 assert claim
                 checkpoints.add(session, a_checkpoint(claim, 1))
-            move = ("succeed", "fail", "requeue")[round_ % 3]
+            move = ("succeed", "fail", "stop")[round_ % 3]
 
             def ask(job_id: str = claim.job_id) -> str:
                 try:
@@ -256,7 +256,7 @@ def test_cancel_against_the_end_leaves_only_legal_outcomes(house: House) -> None
                 try:
                     house.do(_stale_moves()[move], claim)
                 except CancelRequested:
-                    house.do(jobs.cancel, claim)
+                    house.do(jobs.stop, claim, "drained")
 
             asked, ended = pool.submit(ask), pool.submit(end)
             ended.result()
@@ -266,7 +266,7 @@ def test_cancel_against_the_end_leaves_only_legal_outcomes(house: House) -> None
     moved = {"succeed": "succeeded", "fail": "failed"}
     for move, outcome, status in seen:
         assert status == ("cancelled" if outcome != "refused" else moved[move]), (move, outcome, status)
-    assert {move for move, _, _ in seen} == {"succeed", "fail", "requeue"}
+    assert {move for move, _, _ in seen} == {"succeed", "fail", "stop"}
 
 
 def test_a_lease_is_measured_by_the_database_alone(house: House) -> None:
@@ -314,7 +314,7 @@ def test_a_claim_whose_commit_was_in_doubt_is_found_again(house: House) -> None:
     with house.work.reading() as session:
         assert jobs.recover_claim(session, claim_id) == claim == Claim(job.id, 1, 1)
         assert jobs.recover_claim(session, never) is None
-    house.do(jobs.requeue, claim, "drained")
+    house.do(jobs.stop, claim, "drained")
     assert house.claim()
     with house.work.reading() as session:
         assert jobs.recover_claim(session, claim_id) is None, "it was taken since"
@@ -328,5 +328,5 @@ def test_claimable_says_whether_a_job_waits(house: House) -> None:
     assert not waiting()
     claim = house.running()
     assert not waiting()
-    house.do(jobs.requeue, claim, "drained")
+    house.do(jobs.stop, claim, "drained")
     assert waiting()

@@ -155,8 +155,8 @@ def test_tags_that_read_alike_are_one(house: House) -> None:
 def test_the_queue_position_is_the_place_in_the_order_of_claims(house: House) -> None:
     queued = [house.submit(priority=priority) for priority in (0, 5, 0, -5, 5)]
     with house.work.reading() as session:
-        places = {job_queries.queue_position(session, job): job.id for job in queued}
+        places = {place: job_id for job_id, place in job_queries.queue_positions(session, queued).items()}
     claims = [house.claim() for _ in queued]
     assert [places[place] for place in range(1, 6)] == [claim.job_id for claim in claims if claim]
     with house.work.reading() as session:
-        assert job_queries.queue_position(session, session.get_one(Job, queued[0].id)) is None
+        assert job_queries.queue_positions(session, [session.get_one(Job, queued[0].id)]) == {}

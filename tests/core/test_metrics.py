@@ -28,7 +28,7 @@ def _write(house: House, claim: Claim, made: list[tuple[str, dict[str, Any]]], s
 
 
 def _again(house: House, claim: Claim) -> Claim:
-    house.do(jobs.requeue, claim, "drained")
+    house.do(jobs.stop, claim, "drained")
     again = house.claim()
     assert again
     return again

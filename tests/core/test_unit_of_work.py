@@ -47,7 +47,7 @@ def test_a_commit_publishes_and_rings(quiet: House, own_redis: RedisServer) -> N
     assert live == [event.to_json() for event in quiet.log(job.id)]
     assert _rings(own_redis) == 1, "it is cancelled, not queued"
     again = quiet.running()
-    quiet.do(jobs.requeue, again, "drained")
+    quiet.do(jobs.stop, again, "drained")
     assert _rings(own_redis) == 3
 
 

@@ -34,6 +34,11 @@ class Adapter:
         self._peft: PeftModel = get_peft_model(model, self._config, adapter_name=_NAME)
         _name_base(self._config, spec)
 
+    @property
+    def merges(self) -> bool:
+        """Whether a checkpoint holds the whole model, with the adapter added."""
+        return self._merge
+
     def tensors(self) -> dict[str, Tensor]:
         """Return its weights by name, as they are."""
         return {name: weight.detach() for name, weight in self._model.named_parameters() if weight.requires_grad}

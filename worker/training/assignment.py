@@ -1,4 +1,4 @@
-"""What a trainer is told: one JSON line on its standard input, then at most a stop request."""
+"""What a trainer is told: one JSON line on its standard input, then orders."""
 
 from pathlib import Path
 from typing import Literal
@@ -31,9 +31,9 @@ class Assignment(BaseModel):
     device: str = "auto"
 
 
-class StopOrder(BaseModel):
-    """Stop after the update in hand: save a checkpoint, say `stopped`, exit."""
+class Order(BaseModel):
+    """After the update in hand: save a checkpoint, then go on (`save`), or say `stopped` and exit (`stop`)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stop: Literal["cancel", "drain"]
+    order: Literal["save", "stop"]

@@ -6,6 +6,7 @@ step-00000215/
 """
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -15,18 +16,21 @@ from transformers import PreTrainedTokenizerFast
 
 from core.disk import sync
 from worker.training.build import Learner
-from worker.training.errors import Diverged
+from worker.training.errors import DISK_HINT, DiskFull, Diverged
 from worker.training.run_state import RunState
 
 _ADAPTER = "adapter.safetensors"
+# Tokenizer, configuration and the file system's own.
+_BESIDE_TENSORS = 16 * 2**20
 
 
 def save(output_dir: Path, learner: Learner, tokenizer: PreTrainedTokenizerFast | None, state: RunState) -> Path:
     """Write a checkpoint and return its folder, durable under its final name.
 
-    Raises Diverged, and writes nothing, where a weight is not finite. Whatever else goes wrong, nothing half-written
-    stays behind.
+    Raises Diverged where a weight is not finite, DiskFull where there is no room, and writes nothing then. Whatever
+    else goes wrong, nothing half-written stays behind.
     """
+    require_room(output_dir, learner)
     if not _all_finite(learner):
         raise Diverged(
             f"After step {state.step} the weights hold a value that is not finite; no checkpoint was written of them.",
@@ -55,6 +59,24 @@ def save(output_dir: Path, learner: Learner, tokenizer: PreTrainedTokenizerFast 
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return folder
+
+
+def require_room(output_dir: Path, learner: Learner) -> None:
+    """Raise DiskFull where the disk has no room for a checkpoint."""
+    trained = _bytes(weight for weight in learner.model.parameters() if weight.requires_grad)
+    saved = trained if learner.adapter and not learner.adapter.merges else _bytes(learner.model.parameters())
+    # AdamW keeps two numbers for each weight; an adapter's own weights are saved once more for a resume.
+    needed = saved + (3 if learner.adapter else 2) * trained + _BESIDE_TENSORS
+    free = shutil.disk_usage(output_dir).free
+    if free < needed:
+        raise DiskFull(
+            f"A checkpoint takes up to {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free where it is written.",
+            DISK_HINT,
+        )
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def read_state(checkpoint: Path) -> RunState:

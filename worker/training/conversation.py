@@ -1,4 +1,4 @@
-"""The trainer's two pipes: facts out on standard output; the assignment, then stop orders, in on standard input."""
+"""The trainer's two pipes: facts out on standard output; the assignment, then orders, in on standard input."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from worker.training.assignment import Assignment, StopOrder
+from worker.training.assignment import Assignment, Order
 from worker.training.facts import Fact
 
 _log = logging.getLogger(__name__)
@@ -59,35 +59,43 @@ def read_assignment(lines: Lines) -> Assignment | None:
     return None if line is None else Assignment.model_validate_json(line)
 
 
-class StopFlag:
-    """Whether to stop: set by a stop order on standard input, or by SIGTERM."""
+class Orders:
+    """What was ordered on standard input; SIGTERM is an order to stop."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._stop, self._save = threading.Event(), threading.Event()
 
-    def __call__(self) -> bool:
-        return self._event.is_set()
+    def should_stop(self) -> bool:
+        """Say whether to stop."""
+        return self._stop.is_set()
+
+    def should_save(self) -> bool:
+        """Say whether to save, once for all orders up to now."""
+        if not self._save.is_set():
+            return False
+        self._save.clear()
+        return True
 
     def heed_sigterm(self) -> None:
-        """Take SIGTERM, which would end the process here and now, for a stop order."""
+        """Take SIGTERM, which would end the process here and now, for an order to stop."""
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
-            self._event.set()
+            self._stop.set()
 
         signal.signal(signal.SIGTERM, stop)
 
     def heed(self, lines: Lines, *, supervised: bool) -> None:
-        """Read stop orders from now on. Where there is a supervisor, the end of its pipe is its death: exit at once."""
+        """Read orders from now on. Where there is a supervisor, the end of its pipe is its death: exit at once."""
         threading.Thread(target=self._listen, args=(lines, supervised), name="orders", daemon=True).start()
 
     def _listen(self, lines: Lines, supervised: bool) -> None:
         while (line := lines.next()) is not None:
             try:
-                StopOrder.model_validate_json(line)
+                order = Order.model_validate_json(line).order
             except ValidationError as error:
-                _log.error("ignored a line that is no stop order: %s", error)
+                _log.error("ignored a line that is no order: %s", error)
             else:
-                self._event.set()
+                (self._stop if order == "stop" else self._save).set()
         if supervised:
             # Nobody is left to hear of anything, and nothing may hang on the way out.
             os._exit(1)

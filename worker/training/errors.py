@@ -3,6 +3,7 @@
 TrainingError
 ├── DataError         the data, or what the spec asks of it, cannot be trained on
 ├── DoesNotFit        one single row does not fit into memory
+├── DiskFull          the next checkpoint does not fit on the disk
 └── Diverged          the weights left, or would have left, the finite numbers
 """
 
@@ -20,7 +21,10 @@ MEMORY_HINT = (
     "Lower training.batch_size (raise gradient_accumulation_steps to keep the window), sequence.max_length "
     "or the size of the model."
 )
-DISK_HINT = "Free space where the checkpoints are written, or lower checkpoints.keep; then submit the job again."
+DISK_HINT = (
+    "Free space on the disk of the store (delete jobs that are no longer needed), then retry the job: it goes on from "
+    "its last checkpoint."
+)
 
 
 class TrainingError(Exception):
@@ -43,6 +47,12 @@ class DoesNotFit(TrainingError):
     """One single row does not fit into memory."""
 
     code = "out_of_memory"
+
+
+class DiskFull(TrainingError):
+    """The next checkpoint does not fit on the disk."""
+
+    code = "disk_full"
 
 
 class Diverged(TrainingError):

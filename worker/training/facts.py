@@ -101,7 +101,10 @@ class Sample(_Fact):
 
 
 class Checkpoint(_Fact):
-    """A complete folder lies at `path`. `epoch` is the epoch it was saved in, `step` the last update in it."""
+    """A complete folder lies at `path`. `epoch` is the epoch it was saved in, `step` the last update in it.
+
+    `ordered` where it answers an order to save.
+    """
 
     fact: Literal["checkpoint"] = "checkpoint"
     epoch: int
@@ -110,6 +113,7 @@ class Checkpoint(_Fact):
     loss: float | None
     accuracy: float | None
     validation_loss: float | None
+    ordered: bool = False
 
 
 class Warned(_Fact):
@@ -121,7 +125,7 @@ class Warned(_Fact):
 
 
 class Stopped(_Fact):
-    """The stop order was obeyed. The checkpoint of `step` was told before, or is the one resumed from; 0 has none."""
+    """Obeyed. The checkpoint of `step` was told before, or is the one resumed from; 0 has none."""
 
     fact: Literal["stopped"] = "stopped"
     step: int

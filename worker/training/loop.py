@@ -22,11 +22,14 @@ from worker.training.update import Outcome, update
 R = TypeVar("R")
 
 
-def train(assignment: Assignment, should_stop: Callable[[], bool]) -> Iterator[Fact]:
+def train(
+    assignment: Assignment, should_stop: Callable[[], bool], should_save: Callable[[], bool] = lambda: False
+) -> Iterator[Fact]:
     """Train, from the beginning or from `assignment.resume_from`, and yield what happens.
 
-    A resumed run goes on bit for bit as if it had never stopped. `should_stop` is asked between updates. Raises
-    TrainingError where the run cannot go on, InvalidInput for data that cannot be read, OSError for a full disk.
+    A resumed run goes on bit for bit as if it had never stopped. `should_stop` and `should_save` are asked between
+    updates. Raises TrainingError where the run cannot go on, InvalidInput for data that cannot be read, OSError for a
+    full disk.
     """
     saved_step = 0
     if assignment.resume_from is not None:
@@ -46,10 +49,11 @@ def train(assignment: Assignment, should_stop: Callable[[], bool]) -> Iterator[F
     for window in _windows_to_do(run):
         rate = _learning_rate(run, window)
         yield from telling.tell(window, _update(run, window, rate), rate)
-        stopping = should_stop() and window.step < run.plan.steps
-        if window.ends_epoch or stopping or _checkpoint_is_due(run, window):
+        stopping, ordered = should_stop() and window.step < run.plan.steps, should_save()
+        saving = stopping or ordered or _checkpoint_is_due(run, window)
+        if window.ends_epoch or saving:
             yield from telling.rest()
-            yield from _pause(run, window, pulse, stopping=stopping)
+            yield from _pause(run, window, pulse, saving=saving, ordered=ordered)
             telling.restart_clock()
         if run.state.stopped_early:
             break
@@ -111,7 +115,7 @@ def _update(run: Run, window: Window, rate: float) -> Outcome:
     return outcome
 
 
-def _pause(run: Run, window: Window, pulse: Pulse, *, stopping: bool) -> Generator[Fact, None, None]:
+def _pause(run: Run, window: Window, pulse: Pulse, *, saving: bool, ordered: bool) -> Generator[Fact, None, None]:
     """Do what is due between two updates: close the epoch, then save, so that no resume tells an epoch twice."""
     if window.ends_epoch:
         closed = yield from _close_epoch(run, window, pulse)
@@ -120,7 +124,7 @@ def _pause(run: Run, window: Window, pulse: Pulse, *, stopping: bool) -> Generat
         loss, accuracy, validation_loss = closed.loss, closed.accuracy, closed.validation_loss
     else:
         loss, accuracy, validation_loss = run.state.sums.mean_loss, run.state.sums.accuracy, None
-    if stopping or run.state.stopped_early or _checkpoint_is_due(run, window):
+    if saving or run.state.stopped_early:
         run.state.fitting_positions = run.budget.positions
         run.state.loss_scale = _loss_scale(run.learner)
         yield Checkpoint(
@@ -130,6 +134,7 @@ def _pause(run: Run, window: Window, pulse: Pulse, *, stopping: bool) -> Generat
             loss=loss,
             accuracy=accuracy,
             validation_loss=validation_loss,
+            ordered=ordered,
         )
 
 

@@ -41,7 +41,8 @@ class Run:
 def prepare(assignment: Assignment) -> Generator[Preparing | Planned, None, Run]:
     """Make a run ready, from its beginning or from a checkpoint; the last fact is the plan.
 
-    Raises DataError or InvalidInput where the data, or what the spec asks of it, cannot be trained on.
+    Raises DataError or InvalidInput where the data, or what the spec asks of it, cannot be trained on, DiskFull where
+    there is no room for its first checkpoint.
     """
     spec, checkpoint = assignment.spec, assignment.resume_from
     model = _loaded_model(assignment)
@@ -57,6 +58,8 @@ def prepare(assignment: Assignment) -> Generator[Preparing | Planned, None, Run]
         checkpoints.restore_optimizer(checkpoint, learner)
         checkpoints.restore_scale(state, learner)
     yield plan
+    assignment.output_dir.mkdir(parents=True, exist_ok=True)
+    checkpoints.require_room(assignment.output_dir, learner)
     return Run(
         spec=spec,
         output_dir=assignment.output_dir,

@@ -4,7 +4,7 @@ import traceback
 
 from transformers.utils.logging import disable_progress_bar
 
-from worker.training.conversation import FactStream, Lines, StopFlag, read_assignment
+from worker.training.conversation import FactStream, Lines, Orders, read_assignment
 from worker.training.errors import as_failed
 from worker.training.facts import Ready
 from worker.training.loop import train
@@ -12,16 +12,16 @@ from worker.training.loop import train
 
 def main(*, supervised: bool) -> None:
     """Say `ready`, read the assignment, train, and tell every fact. Whatever goes wrong becomes a `failed` fact."""
-    facts, lines, should_stop = FactStream(), Lines(), StopFlag()
+    facts, lines, orders = FactStream(), Lines(), Orders()
     disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         facts.write(Ready())
         assignment = read_assignment(lines)
         if assignment is None:
             return  # this spare was not needed
-        should_stop.heed_sigterm()
-        should_stop.heed(lines, supervised=supervised)
-        for fact in train(assignment, should_stop):
+        orders.heed_sigterm()
+        orders.heed(lines, supervised=supervised)
+        for fact in train(assignment, orders.should_stop, orders.should_save):
             facts.write(fact)
     except BrokenPipeError:
         raise SystemExit(1) from None  # nobody listens any more

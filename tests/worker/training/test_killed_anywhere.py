@@ -188,7 +188,7 @@ def test_killed_after_any_update(spares: Spares, whole: list[Fact], job: Assignm
 def test_stopped_then_drained(spares: Spares, whole: list[Fact], job: Assignment) -> None:
     facts: list[Fact] = []
     orders: list[tuple[int, Callable[[Trainer], None]]] = [
-        (4, lambda trainer: trainer.say('{"stop": "cancel"}')),
+        (4, lambda trainer: trainer.say('{"order": "stop"}')),
         (13, lambda trainer: trainer.process.send_signal(signal.SIGTERM)),
     ]
     for step, order in orders:

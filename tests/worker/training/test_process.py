@@ -71,7 +71,7 @@ def long_job(folder: Path) -> Assignment:
     return assignment(folder, ragged_rows(200), training={"epochs": 1000, "batch_size": 4})
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", 'nonsense\n{"stop": "drain"}'])
+@pytest.mark.parametrize("how", ["SIGTERM", 'nonsense\n{"order": "stop"}'])
 def test_a_stop_order_saves_and_stops(trainer: Trainer, tmp_path: Path, how: str) -> None:
     say(trainer, long_job(tmp_path).model_dump_json())
     wait_for(trainer, "batch")

@@ -61,6 +61,21 @@ def test_resumed_from_any_checkpoint_the_run_ends_in_the_same_bits(tmp_path: Pat
         assert told(later) == told(rest), "nothing is told twice, nothing is left out, nothing differs"
 
 
+def test_saved_on_order_the_run_goes_on_and_resumes_from_there_exactly(tmp_path: Path) -> None:
+    job = assignment(tmp_path, texts(20), **SPEC | {"checkpoints": {"every_epochs": 3}})
+    whole = run(job)
+    # In mid-epoch, at an epoch's end where no checkpoint is due, and where one is.
+    saved = run(job.model_copy(update={"output_dir": tmp_path / "saved"}), save_after={1, 4, 6})
+    checkpoints = of(saved, Checkpoint)
+    assert [(c.step, c.ordered) for c in checkpoints] == [(1, True), (4, True), (6, True)]
+    assert told(saved) == told(whole)
+    assert fingerprint(last_checkpoint(saved)) == fingerprint(last_checkpoint(whole))
+    for checkpoint in checkpoints[:-1]:
+        later = run(resumed(job, checkpoint.path, tmp_path / f"from-{checkpoint.step}"))
+        assert told(later) == told(saved[saved.index(checkpoint) + 1 :])
+        assert fingerprint(last_checkpoint(later)) == fingerprint(last_checkpoint(whole))
+
+
 def test_stopped_anywhere_and_resumed_again_and_again(tmp_path: Path) -> None:
     job = assignment(tmp_path, texts(20), **SPEC | {"checkpoints": {"every_epochs": 3}})
     whole = run(job)

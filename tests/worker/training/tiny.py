@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -102,14 +102,17 @@ def assignment(folder: Path, rows: list[Any], **spec: Any) -> Assignment:
     )
 
 
-def run(assignment: Assignment, *, stop_after: int | None = None) -> list[Fact]:
-    """Train, and order a stop once a batch of step `stop_after` was told."""
+def run(assignment: Assignment, *, stop_after: int | None = None, save_after: Container[int] = ()) -> list[Fact]:
+    """Train; order a stop once a batch of step `stop_after` was told, and to save at each of the steps `save_after`."""
     facts: list[Fact] = []
 
     def should_stop() -> bool:
         return stop_after is not None and any(fact.step >= stop_after for fact in of(facts, Batch))
 
-    for fact in train(assignment, should_stop):
+    def should_save() -> bool:
+        return any(batch.step in save_after for batch in of(facts, Batch)[-1:])
+
+    for fact in train(assignment, should_stop, should_save):
         facts.append(fact)
     return facts
 

@@ -1,0 +1,128 @@
+"""A disk that fills up: said with the numbers, nothing torn, nothing lost, and gone on from once there is room."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core import jobs
+from core.checkpoint_files import verify
+from core.models import Job
+from core.settings import Settings
+from tests.installation import Installation, trainer_of
+from tests.services import wait_for
+from tests.worker.test_worker_process import LONG, undisturbed_weights  # noqa: F401 - a fixture
+from tests.worker.training.tiny import assignment, ragged_rows
+from worker.training import checkpoints
+from worker.training.errors import as_failed
+from worker.training.loop import train
+
+MB = 10**6
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 40 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", folder], check=False).returncode != 0:
+        pytest.skip("this user may not mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path, *, leaving: int) -> Path:
+    """Write a file that leaves so many bytes free."""
+    ballast = disk / "ballast"
+    with ballast.open("wb") as file:
+        while (more := shutil.disk_usage(disk).free - leaving) > 0:
+            file.write(bytes(min(more, MB)))
+            file.flush()
+    return ballast
+
+
+@pytest.fixture
+def installation(settings: Settings, small_disk: Path) -> Iterator[Installation]:
+    """An epochd whose store lies on the small disk."""
+    made = Installation(settings.model_copy(update={"store_url": (small_disk / "store").as_uri()}))
+    yield made
+    made.work.close()
+
+
+def listed_and_whole(installation: Installation, job_id: str) -> int:
+    """Verify every listed checkpoint, and return how many there are."""
+    rows = installation.checkpoints(job_id)
+    for row in rows:
+        verify(installation.folder(row) / "model", row.files)  # type: ignore[arg-type]
+        if row.state_files:
+            verify(installation.folder(row) / "state", row.state_files)  # type: ignore[arg-type]
+    return len(rows)
+
+
+def retried(installation: Installation, job_id: str) -> Job:
+    with installation.work.begin() as session:
+        jobs.retry(session, installation.owner, job_id)
+    return installation.wait_for_status(job_id, "succeeded", "failed")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_job_that_could_not_save_a_single_checkpoint_does_not_begin(
+    installation: Installation, small_disk: Path
+) -> None:
+    dataset = installation.add_dataset()
+    ballast = fill(small_disk, leaving=5 * MB)
+    with installation.worker():
+        job_id = installation.submit(dataset)
+        job = installation.wait_for_status(job_id, "failed", "succeeded")
+        assert (job.status, job.error["code"]) == ("failed", "disk_full")
+        assert job.error["message"] == "A checkpoint takes up to 17 MB, and 5 MB are free where it is written."
+        assert "retry" in job.error["hint"]
+        assert not [event for event in installation.log(job_id) if event.type == "batch"]
+        ballast.unlink()
+        assert retried(installation, job_id).status == "succeeded"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_disk_that_fills_up_on_the_way_costs_nothing_but_the_way_from_the_last_checkpoint(
+    installation: Installation,
+    small_disk: Path,
+    undisturbed_weights: str,  # noqa: F811
+) -> None:
+    dataset = installation.add_dataset()
+    with installation.worker() as worker:
+        job_id = installation.submit(dataset, **LONG)
+        wait_for(lambda: installation.checkpoints(job_id), seconds=60, what="a checkpoint")
+        trainer = trainer_of(worker)
+        trainer.suspend()
+        ballast = fill(small_disk, leaving=2 * MB)
+        trainer.resume()
+        job = installation.wait_for_status(job_id, "failed", "succeeded")
+        assert (job.status, job.error["code"]) == ("failed", "disk_full")
+        assert listed_and_whole(installation, job_id) >= 1
+        incoming = small_disk / "store" / "incoming"
+        wait_for(lambda: not list(incoming.iterdir()), what="the end of what was under way")
+        ballast.unlink()
+        assert retried(installation, job_id).status == "succeeded"
+    assert installation.weights(job_id) == undisturbed_weights
+
+
+@pytest.mark.parametrize("room", [0, 4096, 20_000, 60_000])
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_leaves_no_part_of_it(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(checkpoints, "require_room", lambda *_: None)  # others write to the disk as well
+    job = assignment(small_disk / "run", ragged_rows(8), checkpoints={"every_steps": 1}, training={"epochs": 50})
+    facts = train(job, lambda: False)
+    first = next(fact for fact in facts if fact.fact == "checkpoint")
+    fill(small_disk, leaving=room)
+    with pytest.raises(Exception, match=r"No space|os error 28") as raised:
+        list(facts)
+    failed = as_failed(raised.value)
+    assert (failed.code, "retry" in failed.hint) == ("disk_full", True)
+    left = list(job.output_dir.iterdir())
+    assert first.path in left
+    assert all(folder.name.startswith("step-") for folder in left)
+    for folder in left:
+        assert checkpoints.read_state(folder).step == int(folder.name[-8:])

@@ -1,0 +1,125 @@
+"""What is swept from the store, and above all what is not."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from core import checkpoints, jobs
+from core.jobs import Claim
+from core.models import Checkpoint
+from core.store import Store
+from tests.house import LOST, House
+from worker import sweeper
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The store's folder."""
+    return tmp_path / "store"
+
+
+def _lay(store: Store, key: str) -> None:
+    with store.incoming() as folder:
+        for part in ("model", "state"):
+            (folder / part).mkdir(parents=True)
+            (folder / part / "file").write_text("x")
+        store.adopt(folder, key)
+
+
+def _published(house: House, store: Store, claim: Claim, step: int, *, state: bool = True) -> Checkpoint:
+    row = house.publish(claim, step, state=state)
+    _lay(store, checkpoints.store_key(row))
+    return row
+
+
+def _files(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def _make_old(folder: Path) -> None:
+    long_ago = time.time() - 3600
+    for path in folder.rglob("*"):
+        os.utime(path, (long_ago, long_ago))
+
+
+def test_a_writer_killed_in_the_middle_leaves_nothing_for_long(house: House, store: Store, root: Path) -> None:
+    program = (
+        "import sys, pathlib; from core.store import open_store\n"
+        "with open_store(sys.argv[1]).incoming() as path:\n"
+        "    path.mkdir(); (path / 'half').write_text('x'); print('here', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, root.as_uri()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout
+        writer.stdout.readline()
+        _make_old(root / "incoming")
+        sweeper.sweep(house.work, store)
+        assert len(_files(root)) == 2, "its writer lives, however long that takes"
+        writer.kill()
+        writer.wait()
+        sweeper.sweep(house.work, store)
+    assert _files(root) == set()
+    assert list((root / "incoming").iterdir()) == []
+
+
+def test_what_nobody_holds_yet_is_left_alone_while_it_is_young(house: House, store: Store, root: Path) -> None:
+    (root / "incoming" / "in_new").write_text("its writer is about to lock it")
+    sweeper.sweep(house.work, store)
+    assert "incoming/in_new" in _files(root)
+    _make_old(root)
+    sweeper.sweep(house.work, store)
+    assert _files(root) == set()
+
+
+def test_a_checkpoint_that_was_never_listed_goes_once_its_fence_is_gone(house: House, store: Store, root: Path) -> None:
+    claim = house.running()
+    listed = _published(house, store, claim, 1)
+    unlisted = f"checkpoints/{claim.job_id}/{claim.fence}-2"
+    _lay(store, unlisted)
+    before = _files(root)
+    sweeper.sweep(house.work, store)
+    assert _files(root) == before, "its holder may be about to list it"
+    house.do(jobs.lose, claim.job_id, claim.fence, LOST)
+    sweeper.sweep(house.work, store)
+    assert _files(root) == {path for path in before if not path.startswith(unlisted)}
+    assert store.fetch(checkpoints.store_key(listed)).is_dir()
+
+
+def test_a_training_state_that_retention_gave_up_goes_and_its_model_stays(
+    house: House, store: Store, root: Path
+) -> None:
+    row = _published(house, store, house.running(), 1, state=False)
+    sweeper.sweep(house.work, store)
+    assert _files(root) == {f"{checkpoints.store_key(row)}/model/file"}
+
+
+def test_what_an_older_database_does_not_know_of_is_left_alone(house: House, store: Store, root: Path) -> None:
+    claim = house.running()
+    for key in (
+        f"checkpoints/{claim.job_id}/{claim.fence + 4}-9",  # of a fence that this database has not reached
+        "checkpoints/job_none/1-1",
+        f"checkpoints/{claim.job_id}/1-1.damaged",
+        "datasets/ds_none",
+    ):
+        _lay(store, key)
+    before = _files(root)
+    house.do(jobs.lose, claim.job_id, claim.fence, LOST)
+    sweeper.sweep(house.work, store)
+    assert _files(root) == before
+
+
+def test_a_deleted_job_leaves_neither_files_nor_rows(house: House, store: Store, root: Path) -> None:
+    gone, kept = house.running(), house.running()
+    for claim in (gone, kept):
+        _published(house, store, claim, 1)
+    house.do(jobs.fail, gone, LOST)
+    house.do(jobs.delete, house.owner_id, gone.job_id)
+    sweeper.remove_deleted_jobs(house.work, store)
+    assert all(path.startswith(f"checkpoints/{kept.job_id}/") for path in _files(root))
+    assert house.checkpoints(gone.job_id) == []
+    assert len(house.checkpoints(kept.job_id)) == 1
+    assert store.names(checkpoints.folder_key(gone.job_id)) == []

@@ -1,0 +1,60 @@
+"""What is in the store and nobody can name any more: left behind by crashes, or of deleted jobs.
+
+Nothing that is listed is touched, nor what may still be; nor anything of a job that the database does not know, for it
+may be an older copy of it that was restored.
+"""
+
+import re
+
+import structlog
+
+from core import checkpoints, deletion
+from core.models import Job
+from core.store import Store
+from core.unit_of_work import UnitOfWork
+
+_log = structlog.get_logger()
+
+_PLACE = re.compile(r"(\d+)-(\d+)")
+
+
+def remove_deleted_jobs(work: UnitOfWork, store: Store) -> None:
+    """Remove the files, then the rows of the jobs that clients have deleted. Raises one of OUTAGES; safe to repeat."""
+    with work.reading() as session:
+        deleted = deletion.deleted_jobs(session)
+    for job_id in deleted:
+        store.delete(checkpoints.folder_key(job_id))
+        done = False
+        while not done:
+            with work.begin() as session:
+                done = deletion.take_away(session, job_id)
+        _log.info("deleted_job_removed", job=job_id)
+
+
+def sweep(work: UnitOfWork, store: Store) -> None:
+    """Delete what writers that are gone left behind: unfinished files, and checkpoints that were never listed or are
+    no longer. Raises one of OUTAGES; safe to repeat, and at any number of places at once.
+    """
+    for name in store.sweep():
+        _log.info("unfinished_file_swept", name=name)
+    for job_id in store.names("checkpoints"):
+        _sweep_checkpoints(job_id, work, store)
+
+
+def _sweep_checkpoints(job_id: str, work: UnitOfWork, store: Store) -> None:
+    found = store.names(checkpoints.folder_key(job_id))
+    # Only now: what is listed after this was not there to be found before.
+    with work.reading() as session:
+        job = session.get(Job, job_id)
+        listed = {checkpoints.store_key(row): row for row in checkpoints.all_of(session, job_id)}
+    if job is None:
+        return
+    for name in found:
+        key = f"{checkpoints.folder_key(job_id)}/{name}"
+        row, place = listed.get(key), _PLACE.fullmatch(name)
+        if row is not None and not row.state_files:
+            store.delete(f"{key}/state")
+        elif row is None and place and int(place[1]) < job.fence:
+            # Only the holder of a fence lists what was saved under it, and this one holds nothing any more.
+            store.delete(key)
+            _log.info("unlisted_checkpoint_swept", key=key)
