@@ -11,6 +11,7 @@ from core import events
 from core.database import reading
 from core.dispatch import Bell
 from core.events import Event
+from core.failpoints import reach
 from core.live_log import LiveLog
 
 
@@ -55,6 +56,7 @@ class UnitOfWork:
         for job_id in told.nudges:
             self.live_log.nudge(job_id)
         if told.ring:
+            reach("bell")
             self._bell.ring()
 
     def close(self) -> None:

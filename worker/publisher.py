@@ -4,6 +4,7 @@ from sqlmodel import Session
 
 from core import checkpoints
 from core.checkpoint_files import list_files, write_manifest
+from core.failpoints import reach
 from core.job_spec import Checkpoints
 from core.jobs import Claim
 from core.models import Checkpoint
@@ -20,6 +21,7 @@ class Publisher:
 
     def move_in(self, fact: facts.Checkpoint) -> Checkpoint:
         """Hash the folder and move it into the store: not listed yet. Raises OSError."""
+        reach("checkpoint told")
         files = list_files(fact.path / "model")
         state_files = list_files(fact.path / "state")
         write_manifest(fact.path / "model", files)
@@ -35,7 +37,9 @@ class Publisher:
             accuracy=fact.accuracy,
             validation_loss=fact.validation_loss,
         )
+        reach("manifests written")
         self._store.adopt(fact.path, checkpoints.store_key(checkpoint))
+        reach("checkpoint moved in")
         return checkpoint
 
     def list(self, checkpoint: Checkpoint, *, ordered: bool) -> None:
@@ -56,9 +60,12 @@ class Publisher:
             gone.clear()
             checkpoints.add(session, Checkpoint(**checkpoint.model_dump()))
             gone.extend(checkpoints.retire(session, checkpoint.job_id, self._retention.keep))
+            reach("checkpoint list")
 
         # A new checkpoint: whatever was lost before it can no longer be lost again, so the budget is whole.
         answered = {"save_requested": False} if ordered else {}
         self._recorder.write_with("checkpoint", data, add_row, failures=0, **answered)
+        reach("checkpoint listed")
         for key in gone:
             self._store.delete(key)
+            reach("retired files deleted")

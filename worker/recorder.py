@@ -9,6 +9,7 @@ from sqlmodel import Session
 
 from core import jobs
 from core.events import Cursor, Event
+from core.failpoints import reach
 from core.jobs import Claim
 from core.models import Job, utc_now
 from core.unit_of_work import UnitOfWork
@@ -103,6 +104,8 @@ class Recorder:
             columns |= {"progress": dict(self._progress) or None, "latest": dict(self._latest) or None}
         with self._work.begin() as session:
             jobs.record(session, self._claim, pending, **columns)
+            reach("flush")
+        reach("flushed")
         with self._lock:
             del self._unflushed[: len(pending)]
 

@@ -11,11 +11,12 @@ from threading import Thread
 import structlog
 from pydantic import ValidationError
 from sqlmodel import Session
-from tenacity import Retrying, retry_if_exception_type, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
 from core import jobs
 from core.database import OUTAGES
 from core.errors import CancelRequested, Corrupt, FenceLost
+from core.failpoints import reach
 from core.job_spec import Checkpoints
 from core.jobs import Claim, JobError
 from core.models import Job
@@ -119,6 +120,7 @@ class Supervisor:
                 interrupted=self._is_called_off,
             )
         )
+        reach("assigned")
         Thread(target=self._listen, args=(trainer,), name=f"facts-{job.id}", daemon=True).start()
         while True:
             try:
@@ -160,6 +162,7 @@ class Supervisor:
                 return False
             case Planned():
                 self._insist(lambda: self._recorder.plan(fact))
+                reach("planned")
                 return False
             case Checkpoint():
                 checkpoint = self._publisher.move_in(fact)
@@ -229,22 +232,33 @@ class Supervisor:
         self._insist(self._recorder.flush)
 
         def make_move() -> None:
+            reach("ending")
             try:
                 with self._work.begin() as session:
                     move(session)
+                    reach("end")
             except CancelRequested:
                 with self._work.begin() as session:
                     jobs.stop(session, self._claim, "asked")
 
         self._insist(make_move)
+        reach("ended")
 
     def _insist(self, write: Callable[[], object]) -> None:
         """Repeat a write through an outage of the database, for as long as the job is held."""
         for attempt in Retrying(
-            retry=retry_if_exception_type(OUTAGES), wait=wait_fixed(1), stop=lambda _: self._lease.lost, reraise=True
+            retry=retry_if_exception_type(OUTAGES),
+            wait=wait_fixed(1),
+            stop=lambda _: self._lease.lost,
+            before_sleep=self._tell_of_outage,
+            reraise=True,
         ):
             with attempt:
                 write()
+
+    def _tell_of_outage(self, tried: RetryCallState) -> None:
+        reason = str(tried.outcome.exception()) if tried.outcome else ""
+        _log.warning("write_repeated", job=self._claim.job_id, attempt=tried.attempt_number, reason=reason)
 
     def _flush_if_due(self) -> None:
         try:

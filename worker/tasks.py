@@ -11,6 +11,7 @@ from core import jobs
 from core.database import OUTAGES, connect
 from core.dispatch import Bell
 from core.errors import FenceLost
+from core.failpoints import reach
 from core.jobs import Claim
 from core.live_log import LiveLog
 from core.settings import Settings
@@ -67,9 +68,12 @@ class Worker:
         claim_id = uuid4().hex
         try:
             with self._work.begin() as session:
-                return jobs.claim(
+                claim = jobs.claim(
                     session, worker=self._name, claim_id=claim_id, lease_seconds=self._settings.lease_seconds
                 )
+                if claim:
+                    reach("claim")
+                return claim
         except OUTAGES as error:
             _log.warning("claim_in_doubt", reason=str(error))
         for attempt in Retrying(
@@ -80,6 +84,7 @@ class Worker:
         return None
 
     def _run(self, claim: Claim) -> None:
+        reach("claimed")
         _log.info("job_claimed", job=claim.job_id, fence=claim.fence, attempt=claim.attempt)
         try:
             supervisor = Supervisor(

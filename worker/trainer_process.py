@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Literal
 
+from core import failpoints
 from worker.training.assignment import Assignment, Order
 from worker.training.facts import Fact, read_fact
 
@@ -27,7 +28,8 @@ class TrainerProcess:
             start_new_session=True,
             cwd="/",
             # It gets no key and no address of a database or a queue.
-            env={name: value for name, value in os.environ.items() if not name.startswith("EPOCHD_")},
+            env={name: value for name, value in os.environ.items() if not name.startswith("EPOCHD_")}
+            | failpoints.environment(),
         )
 
     @property

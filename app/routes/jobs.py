@@ -12,6 +12,7 @@ from app.json_body import JobSpecBody
 from app.openapi import json_request, problems
 from app.schemas import JobBody, JobPage, Plan
 from core import job_queries, jobs, submission
+from core.failpoints import reach
 from core.keys import Caller
 from core.models import Job
 from core.unit_of_work import UnitOfWork
@@ -53,6 +54,7 @@ def create(
                 idempotency_key=idempotency_key,
                 request_sha256=body.sha256,
             )
+            reach("submit")
             return _body(session, job), new
 
     if dry_run:
@@ -64,6 +66,7 @@ def create(
     except sa.exc.IntegrityError:
         # Another request with the same key was quicker, or the dataset has just gone: the second look tells.
         job, new = submit()
+    reach("submitted")
     response.headers["Location"] = f"/jobs/{job.id}"
     if not new:
         response.status_code = 200

@@ -11,9 +11,9 @@ from core import jobs
 from core.checkpoint_files import verify
 from core.models import Job
 from core.settings import Settings
+from tests.faults.conftest import LONG
 from tests.installation import Installation, trainer_of
-from tests.services import wait_for
-from tests.worker.test_worker_process import LONG, undisturbed_weights  # noqa: F401 - a fixture
+from tests.services import RedisServer, wait_for
 from tests.worker.training.tiny import assignment, ragged_rows
 from worker.training import checkpoints
 from worker.training.errors import as_failed
@@ -44,9 +44,11 @@ def fill(disk: Path, *, leaving: int) -> Path:
 
 
 @pytest.fixture
-def installation(settings: Settings, small_disk: Path) -> Iterator[Installation]:
+def cramped(tmp_path: Path, migrated_sqlite: Path, own_redis: RedisServer, small_disk: Path) -> Iterator[Installation]:
     """An epochd whose store lies on the small disk."""
-    made = Installation(settings.model_copy(update={"store_url": (small_disk / "store").as_uri()}))
+    shutil.copy(migrated_sqlite, tmp_path / "epochd.sqlite3")
+    store = (small_disk / "store").as_uri()
+    made = Installation(Settings(data_dir=tmp_path, redis_url=own_redis.url, store_url=store))
     yield made
     made.work.close()
 
@@ -67,45 +69,41 @@ def retried(installation: Installation, job_id: str) -> Job:
     return installation.wait_for_status(job_id, "succeeded", "failed")
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_job_that_could_not_save_a_single_checkpoint_does_not_begin(
-    installation: Installation, small_disk: Path
-) -> None:
-    dataset = installation.add_dataset()
+def test_a_job_that_could_not_save_a_single_checkpoint_does_not_begin(cramped: Installation, small_disk: Path) -> None:
+    dataset = cramped.add_dataset()
     ballast = fill(small_disk, leaving=5 * MB)
-    with installation.worker():
-        job_id = installation.submit(dataset)
-        job = installation.wait_for_status(job_id, "failed", "succeeded")
+    with cramped.worker():
+        job_id = cramped.submit(dataset)
+        job = cramped.wait_for_status(job_id, "failed", "succeeded")
         assert (job.status, job.error["code"]) == ("failed", "disk_full")
         assert job.error["message"] == "A checkpoint takes up to 17 MB, and 5 MB are free where it is written."
         assert "retry" in job.error["hint"]
-        assert not [event for event in installation.log(job_id) if event.type == "batch"]
+        assert not [event for event in cramped.log(job_id) if event.type == "batch"]
         ballast.unlink()
-        assert retried(installation, job_id).status == "succeeded"
+        assert retried(cramped, job_id).status == "succeeded"
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_disk_that_fills_up_on_the_way_costs_nothing_but_the_way_from_the_last_checkpoint(
-    installation: Installation,
+    cramped: Installation,
     small_disk: Path,
-    undisturbed_weights: str,  # noqa: F811
+    weights: str,
 ) -> None:
-    dataset = installation.add_dataset()
-    with installation.worker() as worker:
-        job_id = installation.submit(dataset, **LONG)
-        wait_for(lambda: installation.checkpoints(job_id), seconds=60, what="a checkpoint")
+    dataset = cramped.add_dataset()
+    with cramped.worker() as worker:
+        job_id = cramped.submit(dataset, **LONG)
+        wait_for(lambda: cramped.checkpoints(job_id), seconds=60, what="a checkpoint")
         trainer = trainer_of(worker)
         trainer.suspend()
         ballast = fill(small_disk, leaving=2 * MB)
         trainer.resume()
-        job = installation.wait_for_status(job_id, "failed", "succeeded")
+        job = cramped.wait_for_status(job_id, "failed", "succeeded")
         assert (job.status, job.error["code"]) == ("failed", "disk_full")
-        assert listed_and_whole(installation, job_id) >= 1
+        assert listed_and_whole(cramped, job_id) >= 1
         incoming = small_disk / "store" / "incoming"
         wait_for(lambda: not list(incoming.iterdir()), what="the end of what was under way")
         ballast.unlink()
-        assert retried(installation, job_id).status == "succeeded"
-    assert installation.weights(job_id) == undisturbed_weights
+        assert retried(cramped, job_id).status == "succeeded"
+    assert cramped.weights(job_id) == weights
 
 
 @pytest.mark.parametrize("room", [0, 4096, 20_000, 60_000])

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from core.disk import sync
+from core.failpoints import reach
 from worker.training.build import Learner
 from worker.training.errors import DISK_HINT, DiskFull, Diverged
 from worker.training.run_state import RunState
@@ -46,15 +47,19 @@ def save(output_dir: Path, learner: Learner, tokenizer: PreTrainedTokenizerFast 
             save_file(learner.adapter.tensors(), unfinished / "state" / _ADAPTER)
         else:
             learner.model.save_pretrained(unfinished / "model")
+        reach("trainer weights written")
         if tokenizer is not None:
             tokenizer.save_pretrained(unfinished / "model")
         save_file(_optimizer_tensors(learner), unfinished / "state" / "optimizer.safetensors")
+        reach("trainer optimizer written")
         (unfinished / "state" / "run_state.json").write_text(state.model_dump_json(indent=2), encoding="utf-8")
         _make_durable(unfinished)
+        reach("trainer checkpoint synced")
         # Only a run repeated by hand meets its own former step here.
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
         sync(output_dir)
+        reach("trainer checkpoint in place")
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
+from core.failpoints import reach
 from worker.training import checkpoints, evaluation, sampling
 from worker.training.assignment import Assignment
 from worker.training.batches import Window, windows_after
@@ -48,7 +49,9 @@ def train(
     telling = Telling(run, pulse)
     for window in _windows_to_do(run):
         rate = _learning_rate(run, window)
-        yield from telling.tell(window, _update(run, window, rate), rate)
+        outcome = _update(run, window, rate)
+        reach("trainer updated")
+        yield from telling.tell(window, outcome, rate)
         stopping, ordered = should_stop() and window.step < run.plan.steps, should_save()
         saving = stopping or ordered or _checkpoint_is_due(run, window)
         if window.ends_epoch or saving:
@@ -120,6 +123,7 @@ def _pause(run: Run, window: Window, pulse: Pulse, *, saving: bool, ordered: boo
     if window.ends_epoch:
         closed = yield from _close_epoch(run, window, pulse)
         yield closed
+        reach("trainer epoch told")
         yield from _samples(run, window)
         loss, accuracy, validation_loss = closed.loss, closed.accuracy, closed.validation_loss
     else:
