@@ -12,7 +12,7 @@ from worker.training import checkpoints, evaluation, sampling
 from worker.training.assignment import Assignment
 from worker.training.batches import Window, windows_after
 from worker.training.build import Learner
-from worker.training.facts import Alive, Checkpoint, Epoch, Fact, Finished, Sample, Stopped
+from worker.training.facts import Alive, Checkpoint, Epoch, Fact, Finished, Sample, Stopped, Warned
 from worker.training.learning_rate import learning_rate
 from worker.training.preparation import Run, prepare
 from worker.training.pulse import Pulse
@@ -151,15 +151,21 @@ def _checkpoint_is_due(run: Run, window: Window) -> bool:
     return wanted.every_steps is not None and window.step % wanted.every_steps == 0
 
 
-def _close_epoch(run: Run, window: Window, pulse: Pulse) -> Generator[Alive, None, Epoch]:
+def _close_epoch(run: Run, window: Window, pulse: Pulse) -> Generator[Alive | Warned, None, Epoch]:
     """Evaluate, and start the sums of the next epoch."""
-    sums = run.state.sums
+    sums, fitting = run.state.sums, run.budget.positions
     validation_loss = validation_accuracy = None
     if run.validation is not None:
         evaluating = evaluation.evaluate(
             run.learner, run.validation, batch_size=run.spec.training.batch_size, budget=run.budget
         )
         validation_loss, validation_accuracy = yield from _with_pulse(evaluating, window, pulse)
+        if run.budget.positions != fitting:
+            yield Warned(
+                code="batch_split_out_of_memory",
+                message=f"The validation after step {window.step} ran out of memory and was done again with at most "
+                f"{run.budget.positions} tokens at once: its numbers are the same.",
+            )
     run.state.sums = EpochSums()
     _heed_patience(run, validation_loss)
     return Epoch(

@@ -21,7 +21,8 @@ Of RELIABILITY.md's "Loop traps":
   test_loop::test_running_out_of_memory_is_told_once, test_resume::test_what_fits_is_remembered_over_a_resume,
   test_cuda::test_a_full_memory_splits_the_batch_and_keeps_the_gradient,
   here::test_nothing_of_the_first_try_is_alive_in_the_second, here::test_wherever_memory_runs_out_nothing_is_skipped,
-  here::test_a_row_that_does_not_fit_ends_the_run_and_says_how_long_it_is
+  here::test_a_row_that_does_not_fit_ends_the_run_and_says_how_long_it_is,
+  here::test_a_validation_that_does_not_fit_is_done_in_pieces_with_the_same_numbers
 - NaN in an event: test_loop::test_a_window_that_is_not_finite_is_skipped_with_a_warning
 
 Of DESIGN.md's table, what is not among them:
@@ -274,7 +275,7 @@ def test_a_row_that_does_not_fit_ends_the_run_and_says_how_long_it_is(
     assert failed.code == "out_of_memory"
     assert "A single row of 7 tokens" in failed.message
     assert "sequence.max_length" in failed.hint
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 class Reads(TorchDispatchMode):
@@ -319,3 +320,43 @@ def test_a_gpu_has_its_next_window_before_the_last_one_is_read(tmp_path: Path, m
     assert told == [[], [1], [2]]
     assert read == [1, 2]
     assert [fact.step for fact in of(list(telling.rest()), Batch)] == [3]
+
+
+def test_a_validation_that_does_not_fit_is_done_in_pieces_with_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec: dict[str, Any] = {
+        "validation": {"fraction": 0.4},
+        "training": {"epochs": 2, "batch_size": 8},
+        "model": {"config": GPT2 | NO_DROPOUT},
+    }
+    whole = run(assignment(tmp_path / "whole", ragged_rows(40), **spec))
+    token_loss = TokenLoss.__call__
+
+    def cramped(self: TokenLoss, data: Sequences, rows: Any) -> Any:
+        # Training has the room, since its batches were shorter, say; the validation of more than three rows has not.
+        if len(rows) > 3 and not torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return token_loss(self, data, rows)
+
+    monkeypatch.setattr(TokenLoss, "__call__", cramped)
+    facts = run(assignment(tmp_path / "cramped", ragged_rows(40), **spec))
+    warnings = of(facts, Warned)
+    assert {warning.code for warning in warnings} == {"batch_split_out_of_memory"}
+    assert "The validation after step" in warnings[0].message
+    for split, undivided in zip(of(facts, Epoch), of(whole, Epoch), strict=True):
+        assert split.validation_loss == pytest.approx(undivided.validation_loss, rel=1e-5)
+        assert split.validation_accuracy == undivided.validation_accuracy
+
+
+def test_a_validation_row_that_does_not_fit_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token_loss = TokenLoss.__call__
+
+    def full(self: TokenLoss, data: Sequences, rows: Any) -> Any:
+        if not torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return token_loss(self, data, rows)
+
+    monkeypatch.setattr(TokenLoss, "__call__", full)
+    with pytest.raises(DoesNotFit, match="A single row of"):
+        run(assignment(tmp_path, ragged_rows(20), validation={"fraction": 0.4}))
