@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from cli.commands import datasets, demo, jobs, keys, pull, server
+from cli.commands import datasets, demo, doctor, jobs, keys, pull, server
 from cli.screen import note
 from core.errors import EpochdError
 
@@ -30,6 +30,7 @@ for command in (jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.save, job
     app.command(rich_help_panel=_CONTROL)(command)
 app.add_typer(keys.app, name="keys", rich_help_panel=_OPERATE)
 app.command(rich_help_panel=_OPERATE)(server.migrate)
+app.command(rich_help_panel=_OPERATE)(doctor.doctor)
 
 
 def main() -> NoReturn:
