@@ -74,6 +74,8 @@ class LiveView:
             data = event["data"]
             self._numbers.plain = f"preparing: {data['phase']} {data['done']:,}/{data['total']:,}"
         else:
+            if event["type"] == "started":
+                self._pace.clear()  # the job may have been paused for days
             for line in lines(event, outline):
                 text = Text(safe(line.lstrip()), style=STYLES.get(event["type"], ""))
                 out.print(Padding(text, (0, 0, 0, len(line) - len(line.lstrip()))))

@@ -167,6 +167,7 @@ def test_the_trainer_knows_no_table_and_no_queue() -> None:
         "core.dataset_files",
         "core.disk",
         "core.errors",
+        "core.failpoints",
         "core.job_spec",
         "core.model_shapes",
         "core.model_spec",
