@@ -3,6 +3,7 @@
 import time
 from threading import Event as Flag
 from threading import Thread
+from typing import NamedTuple
 
 import structlog
 
@@ -19,16 +20,21 @@ _log = structlog.get_logger()
 _LISTEN_SECONDS = 0.25
 
 
+class Renewal(NamedTuple):
+    """The newest renewal that succeeded: what it heard, and when it was sent."""
+
+    asked: Asked
+    sent_at: float
+
+
 class Lease:
-    """A thread that renews. Read `lost`, and in `asked` what clients want; leave with `with`."""
+    """A thread that renews. Read `lost`, and in `renewal` what clients want; leave with `with`."""
 
     def __init__(self, claim: Claim, work: UnitOfWork, settings: Settings) -> None:
         self._claim, self._work, self._settings = claim, work, settings
         self._ended = Flag()
         self._lost = False
-        # What the newest renewal heard, and when it was sent.
-        self.asked = Asked(stop=None, save=False)
-        self.sent_at = time.monotonic()
+        self.renewal = Renewal(Asked(stop=None, save=False), time.monotonic())
         self._thread = Thread(target=self._keep, name=f"lease-{claim.job_id}", daemon=True)
 
     def __enter__(self) -> "Lease":
@@ -42,7 +48,7 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether the job may be another's: taken, or not renewed for so long that it soon could be."""
-        return self._lost or time.monotonic() - self.sent_at > self._settings.lease_surrender_seconds
+        return self._lost or time.monotonic() - self.renewal.sent_at > self._settings.lease_surrender_seconds
 
     def _keep(self) -> None:
         tried_last = 0.0  # renew at once: the claim may have waited for its commit
@@ -62,4 +68,4 @@ class Lease:
         except OUTAGES as error:
             _log.warning("lease_not_renewed", job=self._claim.job_id, reason=str(error))
         else:
-            self.asked, self.sent_at = asked, sent
+            self.renewal = Renewal(asked, sent)

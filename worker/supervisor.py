@@ -184,7 +184,8 @@ class Supervisor:
 
     def _pass_on_save(self, trainer: TrainerProcess) -> None:
         """Order a checkpoint where a client asked for one since the last that answered."""
-        if self._lease.asked.save and self._lease.sent_at > self._saved_at and not self._save_ordered:
+        asked, sent_at = self._lease.renewal
+        if asked.save and sent_at > self._saved_at and not self._save_ordered:
             self._save_ordered = True
             trainer.order("save")
 
@@ -203,7 +204,7 @@ class Supervisor:
         return True
 
     def _is_to_stop(self) -> bool:
-        return self._lease.asked.stop is not None or self._drain.is_set()
+        return self._lease.renewal.asked.stop is not None or self._drain.is_set()
 
     def _is_called_off(self) -> bool:
         """Say whether to give up what is fetched for the trainer, which has not begun."""

@@ -30,7 +30,7 @@ def test_a_lease_is_renewed_at_once_and_no_more_after_its_end(house: House) -> N
     with _lease(house, claim) as lease:
         wait_for(lambda: not _runs_out(house, claim), what="a renewal")
         assert not lease.lost
-        assert lease.asked.stop is None
+        assert lease.renewal.asked.stop is None
     house.do(jobs.renew, claim, -1)
     assert _runs_out(house, claim), "nobody renews any more"
 
@@ -48,7 +48,7 @@ def test_a_cancel_is_heard_by_its_nudge_long_before_a_renewal(house: House) -> N
     with _lease(house, claim, lease_seconds=6000) as lease:
         wait_for(lambda: not _runs_out(house, claim), what="the first renewal")
         house.cancel(claim.job_id)
-        assert wait_for(lambda: lease.asked.stop, seconds=10, what="the nudge") == "cancel"
+        assert wait_for(lambda: lease.renewal.asked.stop, seconds=10, what="the nudge") == "cancel"
 
 
 @pytest.mark.timeout(60)
@@ -59,7 +59,7 @@ def test_a_cancel_is_heard_without_redis_by_the_next_renewal(engine: sa.Engine) 
         server.kill()
         with _lease(house, claim, lease_seconds=3) as lease:
             house.cancel(claim.job_id)
-            assert wait_for(lambda: lease.asked.stop, what="a renewal") == "cancel"
+            assert wait_for(lambda: lease.renewal.asked.stop, what="a renewal") == "cancel"
 
 
 def test_a_fence_that_is_gone_is_a_lost_lease(house: House) -> None:
@@ -78,5 +78,5 @@ def test_without_the_database_it_is_given_up_in_time_and_not_before(house: House
             wait_for(lambda: lease.lost, what="the surrender")
             assert not patient.lost, "an outage alone is no loss"
         house.cancel(claim.job_id)
-        assert wait_for(lambda: patient.asked.stop, what="a renewal after the outage") == "cancel"
+        assert wait_for(lambda: patient.renewal.asked.stop, what="a renewal after the outage") == "cancel"
         assert not patient.lost
