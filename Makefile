@@ -23,7 +23,7 @@ demo: install
 test: install
 	$(BIN)/pytest
 
-# What takes minutes: a trainer killed after each single update of a run, and resumed.
+# What takes minutes: a trainer killed after each single update of a run, and every process at each named place.
 nightly: install
 	$(BIN)/pytest -m nightly
 

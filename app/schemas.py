@@ -287,7 +287,7 @@ class PartState(BaseModel):
 
 
 class Readiness(BaseModel):
-    """How the whole is doing: `ready`, `degraded` (Redis is away: all works, a second later), or `unavailable`."""
+    """How the whole is doing: `ready`, `degraded` (Redis is away: waiting jobs wait), or `unavailable`."""
 
     status: str
     database: PartState

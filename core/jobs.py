@@ -1,6 +1,7 @@
 """A job's life: one function for each move, each one guarded UPDATE and its event in one transaction.
 
-`docs/states.md` draws it. Every move makes the fence grow, so whoever held the job before can write nothing more.
+`docs/states.md` draws it. Every move makes the fence grow, so whoever held the job before can write nothing more. They
+are in one file, however long: each is right only beside the others.
 """
 
 from dataclasses import dataclass
