@@ -15,6 +15,7 @@ from core.settings import Settings
 from core.store import Store, open_store
 from core.unit_of_work import UnitOfWork
 from tests.house import House
+from tests.installation import LONG, Installation
 from tests.services import PostgresServer, RedisServer, find_postgres, missing, redis_server
 from tests.stack import Stack
 
@@ -101,6 +102,21 @@ def store(settings: Settings) -> Store:
 def house(work: UnitOfWork) -> House:
     """An owner with a dataset, on each kind of database."""
     return House(work)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_weights(
+    tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, redis: RedisServer
+) -> Iterator[str]:
+    """The hash of the weights that a run of LONG ends with when nothing happens to it."""
+    data_dir = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(migrated_sqlite, data_dir / "epochd.sqlite3")
+    made = Installation(Settings(data_dir=data_dir, redis_url=redis.url))
+    with made.worker():
+        job = made.submit(made.add_dataset(), **LONG)
+        assert made.wait_for_status(job, "succeeded", "failed").status == "succeeded"
+    yield made.weights(job)
+    made.work.close()
 
 
 @pytest.fixture(scope="session")

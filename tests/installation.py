@@ -35,6 +35,12 @@ TINY = {
     "training": {"epochs": 3, "batch_size": 4, "gradient_accumulation_steps": 2},
 }
 
+# Changes that make a run long enough to be met in its middle; dropout and a trailing window included.
+LONG: dict[str, Any] = {
+    "training": {"epochs": 40, "batch_size": 4, "gradient_accumulation_steps": 4},
+    "checkpoints": {"every_epochs": 5},
+}
+
 
 class Installation:
     """One installation of a test's own."""

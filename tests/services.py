@@ -33,7 +33,7 @@ def missing(component: str) -> None:
     """Skip for want of a real component; in CI that is a failure."""
     if os.environ.get("CI"):
         pytest.fail(f"{component} is missing, and CI must have it")
-    pytest.skip(f"{component} is not installed")
+    pytest.skip(f"{component} is missing")
 
 
 class RedisServer:

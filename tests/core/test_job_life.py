@@ -160,7 +160,7 @@ class Life(RuleBasedStateMachine):
     def renew(self, data: st.DataObject) -> None:
         claim = self.pick(data)
         if self.holds(claim):
-            assert self.house.do(jobs.renew, claim, 90.0) == Asked(self.asked, self.save_asked)  # type: ignore[arg-type]
+            assert self.house.do(jobs.renew, claim, 90.0) == Asked(self.asked, self.save_asked)
         else:
             with pytest.raises(FenceLost):
                 self.house.do(jobs.renew, claim, 90.0)

@@ -60,6 +60,18 @@ def test_a_nudge_is_heard_once(log: LiveLog, job_id: str) -> None:
     assert not log.nudged("job_other")
 
 
+def test_a_stream_expires_after_the_end_of_its_log_and_not_where_a_retry_goes_on(
+    redis: RedisServer, log: LiveLog, job_id: str
+) -> None:
+    client, key = redis.client(), stream_key(job_id)
+    log.publish(job_id, _events(1, 1))
+    assert client.ttl(key) == -1
+    log.publish(job_id, [Event(Cursor(2, 1), "failed", utc_now(), {})])
+    assert client.ttl(key) > 0
+    log.publish(job_id, [Event(Cursor(3, 1), "requeued", utc_now(), {})])
+    assert client.ttl(key) == -1
+
+
 def test_an_unheard_nudge_does_not_stay_for_ever(redis: RedisServer, log: LiveLog, job_id: str) -> None:
     log.nudge(job_id)
     assert 0 < redis.client().ttl(nudge_key(job_id)) <= 60

@@ -13,6 +13,17 @@ from tests.installation import Installation
 from worker import sweeper
 
 
+def verified(installation: Installation, job_id: str) -> set[str]:
+    """Compare every listed checkpoint with its hashes, and return the store's keys of what is listed."""
+    listed = set()
+    for row in installation.checkpoints(job_id):
+        for part, files in (("model", row.files), ("state", row.state_files)):
+            if files:
+                verify(installation.folder(row) / part, files)
+                listed.add(f"{checkpoints.store_key(row)}/{part}")
+    return listed
+
+
 def account(installation: Installation, job_id: str, weights: str) -> None:
     """Check a job that has succeeded: its log, its curve, its checkpoints, its weights, and what lies in the store."""
     assert installation.job(job_id).status == "succeeded"
@@ -47,12 +58,4 @@ def _the_checkpoints_are_whole_and_nothing_else_is_there(installation: Installat
     sweeper.sweep(installation.work, installation.store)
     assert list((root / "incoming").iterdir()) == []
     there = {path.relative_to(root).as_posix() for path in (root / checkpoints.folder_key(job_id)).glob("*/*")}
-    listed = set()
-    for row in installation.checkpoints(job_id):
-        key = checkpoints.store_key(row)
-        listed.add(f"{key}/model")
-        verify(root / key / "model", row.files)  # type: ignore[arg-type]
-        if row.state_files:
-            listed.add(f"{key}/state")
-            verify(root / key / "state", row.state_files)  # type: ignore[arg-type]
-    assert there == listed
+    assert there == verified(installation, job_id)

@@ -13,9 +13,8 @@ from core.database import connect, migrate
 from core.models import Dataset
 from core.settings import Settings
 from tests.faults.account import account
-from tests.faults.conftest import LONG
 from tests.faults.proxy import Proxy
-from tests.installation import Installation, trainer_of
+from tests.installation import LONG, Installation, trainer_of
 from tests.services import PostgresServer, RedisServer, find_postgres, missing, wait_for
 
 
@@ -51,7 +50,7 @@ def installation(tmp_path: Path, link: tuple[Proxy, str], own_redis: RedisServer
 
 
 def test_a_database_that_is_away_for_a_while_costs_nothing(
-    installation: Installation, dataset: Dataset, weights: str, link: tuple[Proxy, str]
+    installation: Installation, dataset: Dataset, undisturbed_weights: str, link: tuple[Proxy, str]
 ) -> None:
     proxy, straight = link
     crooked = straight.replace(straight.rpartition(":")[2].partition("/")[0], str(proxy.port))
@@ -68,11 +67,11 @@ def test_a_database_that_is_away_for_a_while_costs_nothing(
         proxy.mend()
         job = installation.wait_for_status(job_id, "succeeded", "failed")
     assert (job.status, job.attempt, job.failures) == ("succeeded", 1, 0)
-    account(installation, job_id, weights)
+    account(installation, job_id, undisturbed_weights)
 
 
 def test_a_link_that_keeps_breaking_costs_nothing_but_time(
-    installation: Installation, dataset: Dataset, weights: str, link: tuple[Proxy, str]
+    installation: Installation, dataset: Dataset, undisturbed_weights: str, link: tuple[Proxy, str]
 ) -> None:
     proxy, straight = link
     crooked = straight.replace(straight.rpartition(":")[2].partition("/")[0], str(proxy.port))
@@ -92,4 +91,4 @@ def test_a_link_that_keeps_breaking_costs_nothing_but_time(
         wait_for(over, seconds=120, what="the end of the job")
     job = installation.job(job_id)
     assert (job.status, job.attempt, job.failures) == ("succeeded", 1, 0)
-    account(installation, job_id, weights)
+    account(installation, job_id, undisturbed_weights)

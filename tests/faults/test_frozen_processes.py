@@ -6,13 +6,12 @@ import psutil
 
 from core.models import Dataset
 from tests.faults.account import account
-from tests.faults.conftest import LONG
-from tests.installation import Installation, trainer_of
+from tests.installation import LONG, Installation, trainer_of
 from tests.services import wait_for
 
 
 def test_a_hung_trainer_is_killed_counted_and_replaced(
-    installation: Installation, dataset: Dataset, weights: str
+    installation: Installation, dataset: Dataset, undisturbed_weights: str
 ) -> None:
     with installation.worker(EPOCHD_STALL_SECONDS="12") as worker:
         job_id = installation.submit(dataset, **LONG)
@@ -25,11 +24,11 @@ def test_a_hung_trainer_is_killed_counted_and_replaced(
     (requeued,) = [event.data for event in installation.log(job_id) if event.type == "requeued"]
     assert (requeued["reason"], requeued["failures"]) == ("worker_lost", 1)
     assert "said nothing for 12 s" in requeued["message"]
-    account(installation, job_id, weights)
+    account(installation, job_id, undisturbed_weights)
 
 
 def test_a_worker_that_wakes_up_after_its_lease_changes_nothing(
-    installation: Installation, dataset: Dataset, weights: str
+    installation: Installation, dataset: Dataset, undisturbed_weights: str
 ) -> None:
     lease = {"EPOCHD_LEASE_SECONDS": "3"}
     with installation.worker(**lease) as asleep:
@@ -47,7 +46,7 @@ def test_a_worker_that_wakes_up_after_its_lease_changes_nothing(
             # Awake and of good sense: it takes the next job, or the other does.
             second = installation.submit(dataset, training={"epochs": 1})
             assert installation.wait_for_status(second, "succeeded", "failed").attempt == 1
-    account(installation, job_id, weights)
+    account(installation, job_id, undisturbed_weights)
 
 
 def _batches_of_attempt(installation: Installation, job_id: str, attempt: int) -> int:

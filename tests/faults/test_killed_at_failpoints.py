@@ -10,8 +10,7 @@ import pytest
 
 from core.models import Dataset
 from tests.faults.account import account
-from tests.faults.conftest import LONG
-from tests.installation import Installation, trainers
+from tests.installation import LONG, Installation, trainers
 from tests.services import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +33,7 @@ TODAY = set(random.Random(time.time() // 86_400).sample(POINTS, 4))
     "point", [pytest.param(point, marks=[] if point in TODAY else [pytest.mark.nightly]) for point in POINTS]
 )
 def test_killed_there_it_goes_on_and_ends_in_the_same_bits(
-    installation: Installation, dataset: Dataset, weights: str, tmp_path: Path, point: str
+    installation: Installation, dataset: Dataset, undisturbed_weights: str, tmp_path: Path, point: str
 ) -> None:
     once = tmp_path / "once"
     once.touch()
@@ -52,7 +51,7 @@ def test_killed_there_it_goes_on_and_ends_in_the_same_bits(
     with installation.worker():
         job = installation.wait_for_status(job_id, "succeeded", "failed")
     assert job.attempt <= 2
-    account(installation, job_id, weights)
+    account(installation, job_id, undisturbed_weights)
 
 
 def test_there_are_some_twenty_of_them_and_each_stands_once() -> None:

@@ -2,13 +2,12 @@
 
 from core.models import Dataset
 from tests.faults.account import account
-from tests.faults.conftest import LONG
-from tests.installation import Installation
+from tests.installation import LONG, Installation
 from tests.services import RedisServer, wait_for
 
 
 def test_a_run_is_undisturbed_by_whatever_happens_to_redis(
-    installation: Installation, dataset: Dataset, weights: str, own_redis: RedisServer
+    installation: Installation, dataset: Dataset, undisturbed_weights: str, own_redis: RedisServer
 ) -> None:
     with installation.worker():
         job_id = installation.submit(dataset, **LONG)
@@ -24,7 +23,7 @@ def test_a_run_is_undisturbed_by_whatever_happens_to_redis(
         second = installation.submit(dataset, training={"epochs": 1})
         own_redis.start()
         assert installation.wait_for_status(second, "succeeded", "failed").status == "succeeded"
-    account(installation, job_id, weights)
+    account(installation, job_id, undisturbed_weights)
 
 
 def test_connections_that_keep_breaking_start_nothing_twice(

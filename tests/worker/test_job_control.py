@@ -1,22 +1,25 @@
 """A real worker is asked to pause, to save, to go on: nothing that was done is lost, and nothing done twice differs."""
 
 import signal
+from collections.abc import Callable
 
 import psutil
 import pytest
 
 from core import jobs
 from core.models import Dataset, Job
-from tests.installation import Installation, trainer_of, trainers
+from tests.installation import LONG, Installation, trainer_of, trainers
 from tests.services import wait_for
-from tests.worker.test_worker_process import LONG, on_sqlite, undisturbed_weights  # noqa: F401 - a fixture
+
+# The moves themselves are tested on both databases in tests/core; here the processes are what is tried.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 ENDLESS = {"training": {"epochs": 10_000, "batch_size": 4}, "checkpoints": {"every_epochs": 9999}}
 
 
-def ask(installation: Installation, move: object, job_id: str) -> Job:
+def ask(installation: Installation, move: Callable[..., Job], job_id: str) -> Job:
     with installation.work.begin() as session:
-        return move(session, installation.owner, job_id)  # type: ignore[operator, no-any-return]
+        return move(session, installation.owner, job_id)
 
 
 def told(installation: Installation, job_id: str) -> list[str]:
@@ -26,9 +29,7 @@ def told(installation: Installation, job_id: str) -> list[str]:
 
 @on_sqlite
 def test_a_paused_job_frees_its_place_and_goes_on_to_the_same_bits(
-    installation: Installation,
-    dataset: Dataset,
-    undisturbed_weights: str,  # noqa: F811
+    installation: Installation, dataset: Dataset, undisturbed_weights: str
 ) -> None:
     with installation.worker():
         job_id = installation.submit(dataset, **LONG)
@@ -50,9 +51,7 @@ def test_a_paused_job_frees_its_place_and_goes_on_to_the_same_bits(
 
 @on_sqlite
 def test_saved_now_the_job_goes_on_and_ends_in_the_same_bits(
-    installation: Installation,
-    dataset: Dataset,
-    undisturbed_weights: str,  # noqa: F811
+    installation: Installation, dataset: Dataset, undisturbed_weights: str
 ) -> None:
     with installation.worker():
         job_id = installation.submit(dataset, **LONG)
@@ -89,9 +88,7 @@ def test_a_pause_that_the_trainer_does_not_answer_is_a_kill_and_says_so(
 
 @on_sqlite
 def test_a_failed_job_is_retried_from_its_last_checkpoint(
-    installation: Installation,
-    dataset: Dataset,
-    undisturbed_weights: str,  # noqa: F811
+    installation: Installation, dataset: Dataset, undisturbed_weights: str
 ) -> None:
     with installation.worker() as worker:
         job_id = installation.submit(dataset, **LONG, max_failures=1)
@@ -121,9 +118,10 @@ def test_a_deleted_job_is_removed_by_whatever_worker_there_is(installation: Inst
             wait_for(lambda: session.get(Job, job_id, populate_existing=True) is None, what="the row's end")
 
 
+@on_sqlite
 @pytest.mark.parametrize("request_", [jobs.request_pause, jobs.request_cancel])
 def test_a_request_while_the_trainer_still_prepares_is_answered(
-    installation: Installation, dataset: Dataset, request_: object
+    installation: Installation, dataset: Dataset, request_: Callable[..., Job]
 ) -> None:
     with installation.worker():
         job_id = installation.submit(dataset, **ENDLESS)

@@ -1,44 +1,18 @@
 """A real worker process and its trainers: a job's run, and what happens when either is stopped or killed."""
 
 import json
-import shutil
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
 from core.live_log import stream_key
 from core.models import Dataset
-from core.settings import Settings
-from tests.installation import Installation, trainer_of
+from tests.installation import LONG, Installation, trainer_of
 from tests.services import RedisServer, wait_for
-
-# Enough updates to be met in the middle of a run; dropout and a trailing window included.
-LONG = {
-    "training": {"epochs": 40, "batch_size": 4, "gradient_accumulation_steps": 4},
-    "checkpoints": {"every_epochs": 5},
-}
-
 
 # The moves themselves are tested on both databases in tests/core; here the processes are what is tried.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-
-@pytest.fixture(scope="module")
-def undisturbed_weights(
-    tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path, redis: RedisServer
-) -> Iterator[str]:
-    """The hash of the weights that a run of LONG ends with when nothing happens to it."""
-    data_dir = tmp_path_factory.mktemp("undisturbed")
-    shutil.copy(migrated_sqlite, data_dir / "epochd.sqlite3")
-    made = Installation(Settings(data_dir=data_dir, redis_url=redis.url))
-    with made.worker():
-        job = made.submit(made.add_dataset(), **LONG)
-        assert made.wait_for_status(job, "succeeded", "failed").status == "succeeded"
-    yield made.weights(job)
-    made.work.close()
 
 
 def test_a_job_succeeds_and_the_live_tail_says_what_the_log_of_record_says(
