@@ -24,4 +24,4 @@ FROM base AS worker
 RUN pip install --constraint requirements.lock '.[worker]'
 USER epochd
 WORKDIR /home/epochd
-CMD ["celery", "-A", "worker.celery_app", "worker", "--pool", "threads", "--concurrency", "1"]
+CMD ["celery", "-A", "worker.celery_app", "worker"]

@@ -110,7 +110,7 @@ def _queue(settings: Settings) -> Finding:
 
 
 def _redis(settings: Settings) -> Finding:
-    advice = "`epochd up` starts one of its own; else check EPOCHD_REDIS_URL. Until then no waiting job starts."
+    advice = "`epochd up` starts one of its own; else check EPOCHD_REDIS_URL. Until then jobs start and watchers hear later."
     try:
         client = redis.Redis.from_url(settings.redis, socket_timeout=2.0, socket_connect_timeout=2.0, retry=None)
         with client:

@@ -190,8 +190,7 @@ def _api_command(settings: Settings) -> list[str]:
 def _worker_command() -> list[str]:
     return [
         *(sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"),
-        *("--pool", "threads", "--concurrency", "1", "--loglevel", "WARNING"),
-        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        *("--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"),
     ]
 
 

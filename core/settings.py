@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     # A worker keeps tokens and tokenizers for the next job on the same dataset; the longest unused make room.
     cache_max_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
 
+    # One trainer for each: `all`, `none`, or names and numbers as `nvidia-smi -L` shows them, with commas between.
+    gpus: Annotated[str, Field(pattern=r"^\s*[\w-]+(\s*,\s*[\w-]+)*\s*$")] = "all"
+    # Where there is no GPU to train on: how many trainers share the cores.
+    cpu_slots: Annotated[int, Field(ge=1, le=1024)] = 1
     # How long a worker that cannot be heard keeps its job.
     lease_seconds: float = 90.0
     # A trainer that says nothing for this long is taken for hung.

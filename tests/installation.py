@@ -71,8 +71,8 @@ class Installation:
     @contextmanager
     def worker(self, **environment: str) -> Iterator[psutil.Popen]:
         """A real worker process; killed at the end with all that it started, if it has not ended by itself."""
-        command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker", "--pool", "threads"]
-        options = ["--concurrency", "1", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        command = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
+        options = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
         with (self.settings.data_dir / "worker.log").open("a") as log:
             process = psutil.Popen(
                 [*command, *options], env=self.environment() | environment, stdout=log, stderr=log, cwd="/"

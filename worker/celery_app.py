@@ -1,19 +1,23 @@
 """The Celery face of the worker: one task, and the signals of the process's life.
 
-Run it with the thread pool, since a task here only supervises: `celery -A worker.celery_app worker --pool threads`.
+Run it as `celery -A worker.celery_app worker`: it has a thread for each slot, since a task here only supervises.
 """
 
 from typing import Any
 
-from celery.signals import worker_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.bootsteps import StartStopStep
+from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from core import dispatch
 from core.log_setup import set_up_logging
 from core.settings import load_settings
+from worker.slots import Slots
 from worker.tasks import Worker
 
 settings = load_settings()
+_slots = Slots(settings)
 app = dispatch.celery_app(settings.redis)
+app.conf.update(worker_pool="threads", worker_concurrency=len(_slots))
 _process: dict[str, Worker] = {}
 
 
@@ -24,14 +28,19 @@ def run_claimable_jobs() -> None:
 
 
 @worker_init.connect
-def _open(sender: Any, **_: Any) -> None:
+def _open(**_: Any) -> None:
     set_up_logging()
-    _process["worker"] = Worker(settings, slots=sender.concurrency)
+    _process["worker"] = Worker(settings, _slots)
 
 
-@worker_ready.connect
-def _start(**_: Any) -> None:
-    _process["worker"].start()
+class _Start(StartStopStep):  # type: ignore[misc]  # Celery has no types
+    """Starts it once signals are heeded, and before Redis has answered: jobs run without it."""
+
+    def start(self, _parent: Any) -> None:
+        _process["worker"].start()
+
+
+app.steps["worker"].add(_Start)
 
 
 @worker_shutting_down.connect

@@ -25,6 +25,11 @@ def worker_name() -> str:
     return f"{machine_prefix()}{process.pid}:{_began(process)}"
 
 
+def is_of_this_machine(name: str) -> bool:
+    """Say whether `is_dead` can tell of the worker of this name."""
+    return name.startswith(machine_prefix())
+
+
 def is_dead(name: str) -> bool:
     """Say whether the process of this name, of this machine, is gone."""
     pid, began = name.removeprefix(machine_prefix()).split(":")

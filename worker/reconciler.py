@@ -1,4 +1,4 @@
-"""Mending what was lost: leases that ran out, workers of this machine that died, bells that nobody heard, litter.
+"""Mending what was lost: leases that ran out, workers of this machine that died, jobs that nobody rang for, litter.
 
 Runs in every worker, as often and as many at once as one likes: all of it is guarded moves.
 """
@@ -13,7 +13,6 @@ from sqlmodel import Session
 
 from core import job_queries, jobs
 from core.database import OUTAGES
-from core.dispatch import Bell
 from core.models import Job
 from core.settings import Settings
 from core.store import Store
@@ -29,12 +28,20 @@ _SWEEP_SECONDS = 600.0
 
 
 class Reconciler:
-    """A thread that makes a round every few seconds. `idle` says whether this worker could take a job."""
+    """A thread that makes a round every few seconds.
+
+    `idle` says whether this worker could take a job, and `take_up` has it do so without holding up the round.
+    """
 
     def __init__(
-        self, work: UnitOfWork, store: Store, bell: Bell, settings: Settings, idle: Callable[[], bool]
+        self,
+        work: UnitOfWork,
+        store: Store,
+        settings: Settings,
+        idle: Callable[[], bool],
+        take_up: Callable[[], None],
     ) -> None:
-        self._work, self._store, self._bell, self._settings, self._idle = work, store, bell, settings, idle
+        self._work, self._store, self._settings, self._idle, self._take_up = work, store, settings, idle, take_up
         self._ended = Flag()
         self._sweep_from = 0.0
         # While the database was away nobody could renew, and this process may have started in the middle of that.
@@ -63,7 +70,7 @@ class Reconciler:
                 return
 
     def make_round(self) -> None:
-        """Put back what was lost, ring if this worker is idle while jobs wait, show that it is alive, and clean up."""
+        """Put back what was lost, take up what waits if this worker is idle, show that it is alive, and clean up."""
         with self._work.begin() as session:
             for job in job_queries.held_by(session, machine_prefix()):
                 if job.worker and is_dead(job.worker):
@@ -76,7 +83,7 @@ class Reconciler:
             with self._work.reading() as session:
                 waiting = job_queries.claimable(session)
             if waiting:
-                self._bell.ring()
+                self._take_up()
         if self._settings.heartbeat_file:
             self._settings.heartbeat_file.touch()
         sweeper.remove_deleted_jobs(self._work, self._store)

@@ -28,7 +28,7 @@ from worker.assignments import make_assignment
 from worker.lease import Lease
 from worker.publisher import Publisher
 from worker.recorder import Recorder
-from worker.trainer_process import Bench, TrainerProcess
+from worker.trainer_process import TrainerProcess
 from worker.training.facts import (
     Alive,
     Batch,
@@ -65,13 +65,24 @@ class _End(Enum):
 
 
 class Supervisor:
-    """Runs one claimed job. Everything it writes is fenced; it raises FenceLost where the job is no longer its own."""
+    """Runs one claimed job. Everything it writes is fenced; it raises FenceLost where the job is no longer its own.
+
+    `next_trainer` warms up the spare for the job after this one.
+    """
 
     def __init__(
-        self, claim: Claim, work: UnitOfWork, store: Store, *, bench: Bench, settings: Settings, drain: Flag
+        self,
+        claim: Claim,
+        work: UnitOfWork,
+        store: Store,
+        *,
+        trainer: TrainerProcess,
+        next_trainer: Callable[[], None],
+        settings: Settings,
+        drain: Flag,
     ) -> None:
         self._claim, self._work, self._store, self._settings = claim, work, store, settings
-        self._bench, self._drain = bench, drain
+        self._trainer, self._next_trainer, self._drain = trainer, next_trainer, drain
         self._heard: SimpleQueue[Fact | _End] = SimpleQueue()
         self._stop_ordered_at: float | None = None
         self._save_ordered = False
@@ -87,9 +98,8 @@ class Supervisor:
         retention = Checkpoints.model_validate(job.spec["checkpoints"])
         self._publisher = Publisher(self._claim, retention, self._store, self._recorder)
         with Lease(self._claim, self._work, self._settings) as self._lease, self._store.incoming() as scratch:
-            trainer = self._bench.take()
             try:
-                self._train(job, trainer, scratch)
+                self._train(job, scratch)
             except Corrupt as error:
                 hint = "Upload the dataset again, or go on from another checkpoint, and submit the job again."
                 self._fail(JobError("data", error.detail, hint))
@@ -104,11 +114,11 @@ class Supervisor:
                 _log.exception("supervisor_failed", job=self._claim.job_id)
                 self._lose(failures.of_exception(error))
             finally:
-                trainer.kill()
+                self._trainer.kill()
 
-    def _train(self, job: Job, trainer: TrainerProcess, scratch: Path) -> None:
+    def _train(self, job: Job, scratch: Path) -> None:
         scratch.mkdir()
-        trainer.assign(
+        self._trainer.assign(
             make_assignment(
                 job,
                 self._claim,
@@ -121,27 +131,27 @@ class Supervisor:
             )
         )
         reach("assigned")
-        Thread(target=self._listen, args=(trainer,), name=f"facts-{job.id}", daemon=True).start()
+        Thread(target=self._listen, name=f"facts-{job.id}", daemon=True).start()
         while True:
             try:
                 heard = self._heard.get(timeout=_TICK_SECONDS)
             except Empty:
                 heard = None
-            if heard is not None and self._take_in(heard, trainer):
+            if heard is not None and self._take_in(heard):
                 return
             if self._lease.lost:
                 raise FenceLost(f"{job.id} could not be held any longer")
             self._flush_if_due()
             if self._stepping:
-                self._bench.refill()  # only now, so that its imports do not slow this job's first batch
-            self._pass_on_save(trainer)
-            if self._pass_on_stop(trainer) or self._is_hung():
+                self._next_trainer()  # only now, so that its imports do not slow this job's first batch
+            self._pass_on_save()
+            if self._pass_on_stop() or self._is_hung():
                 return
 
-    def _listen(self, trainer: TrainerProcess) -> None:
+    def _listen(self) -> None:
         """In a thread of its own, to the trainer's exit: facts for the log go there at once, others to `_take_in`."""
         try:
-            for fact in trainer.facts():
+            for fact in self._trainer.facts():
                 self._heard_at = time.monotonic()
                 if isinstance(fact, Alive):
                     self._recorder.follow(fact)
@@ -155,7 +165,7 @@ class Supervisor:
             self._heard.put(Failed(code="internal", message=message, hint="Report this as a defect of epochd."))
         self._heard.put(_End.EXITED)
 
-    def _take_in(self, fact: Fact | _End, trainer: TrainerProcess) -> bool:
+    def _take_in(self, fact: Fact | _End) -> bool:
         """Act on a fact; True where the job's run is over."""
         match fact:
             case Ready():
@@ -179,26 +189,26 @@ class Supervisor:
             case Failed():
                 self._fail(failures.of_fact(fact))
             case _End.EXITED:
-                self._lose(failures.of_exit(trainer.end(_EXIT_SECONDS)))
+                self._lose(failures.of_exit(self._trainer.end(_EXIT_SECONDS)))
         return True
 
-    def _pass_on_save(self, trainer: TrainerProcess) -> None:
+    def _pass_on_save(self) -> None:
         """Order a checkpoint where a client asked for one since the last that answered."""
         asked, sent_at = self._lease.renewal
         if asked.save and sent_at > self._saved_at and not self._save_ordered:
             self._save_ordered = True
-            trainer.order("save")
+            self._trainer.order("save")
 
-    def _pass_on_stop(self, trainer: TrainerProcess) -> bool:
+    def _pass_on_stop(self) -> bool:
         """Order a stop where someone wants that; True where the trainer did not answer within the grace."""
         if self._stop_ordered_at is None:
             if not self._is_to_stop():
                 return False
             self._stop_ordered_at = time.monotonic()
-            trainer.order("stop")
+            self._trainer.order("stop")
         if time.monotonic() - self._stop_ordered_at < self._settings.stop_grace_seconds:
             return False
-        trainer.kill()
+        self._trainer.kill()
         self._warn("stopped_without_checkpoint", _NO_ANSWER.format(seconds=self._settings.stop_grace_seconds))
         self._stop()
         return True

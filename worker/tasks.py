@@ -1,7 +1,7 @@
 """What a worker process does when a bell rings: claim the next job and supervise it, until there is none."""
 
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event as Flag
-from threading import Lock
 from uuid import uuid4
 
 import structlog
@@ -19,49 +19,56 @@ from core.store import open_store
 from core.unit_of_work import UnitOfWork
 from worker.identity import worker_name
 from worker.reconciler import Reconciler
+from worker.slots import Slot, Slots
 from worker.supervisor import Supervisor
-from worker.trainer_process import Bench
+from worker.trainer_process import TrainerProcess, end_left_behind
 
 _log = structlog.get_logger()
 
 
 class Worker:
-    """The state of one worker process: its connections, its spare trainer, and whether it is to drain."""
+    """The state of one worker process: its connections, its slots, and whether it is to drain."""
 
-    def __init__(self, settings: Settings, slots: int) -> None:
+    def __init__(self, settings: Settings, slots: Slots) -> None:
         self._settings, self._slots = settings, slots
         self._name = worker_name()
-        bell = Bell(settings.redis)
-        self._work = UnitOfWork(connect(settings.database), LiveLog(settings.redis), bell)
+        self._work = UnitOfWork(connect(settings.database), LiveLog(settings.redis), Bell(settings.redis))
         self._store = open_store(settings.store)
-        self._bench = Bench()
-        self._running = 0
-        self._lock = Lock()
-        self._reconciler = Reconciler(self._work, self._store, bell, settings, self._is_idle)
+        # For jobs that nobody rang for: their bells were lost, or Redis is away.
+        self._unrung = ThreadPoolExecutor(max_workers=len(slots), thread_name_prefix="unrung")
+        self._reconciler = Reconciler(self._work, self._store, settings, self._is_idle, self._take_up)
         # Set by the signal handler, which must do no more than that.
         self.drain = Flag()
 
     def start(self) -> None:
-        """Warm up a spare trainer and begin to look after lost jobs. Called once, by a thread that lives on."""
-        self._bench.refill()
+        """End what an earlier worker left behind, warm up the spare trainers, and begin to look for jobs."""
+        end_left_behind()
+        self._slots.refill()
         self._reconciler.start()
 
     def close(self) -> None:
-        """End what was started."""
+        """Wait for the jobs that still run, whose end is near once `drain` is set, and end what was started."""
         self._reconciler.stop()
-        self._bench.close()
+        self._unrung.shutdown()
+        self._slots.close()
         self._work.close()
 
     def run_claimable_jobs(self) -> None:
-        """Claim and run jobs until there is none to claim or the worker drains."""
-        with self._lock:
-            self._running += 1
-        try:
-            while not self.drain.is_set() and (claim := self._claim()):
-                self._run(claim)
-        finally:
-            with self._lock:
-                self._running -= 1
+        """Claim and run jobs until there is none to claim, no slot is free for one, or the worker drains."""
+        with self._slots.one() as slot:
+            while slot and not self.drain.is_set() and self._run_next(slot):
+                pass
+
+    def _run_next(self, slot: Slot) -> bool:
+        """Claim a job and run it to its end here; False where there was none, or no place for it."""
+        with slot.trainer() as trainer:
+            claim = self._claim() if trainer else None
+            if not (trainer and claim):
+                return False
+            self._run(claim, trainer, slot)
+        if not self.drain.is_set():
+            slot.refill()
+        return True
 
     def _claim(self) -> Claim | None:
         """Claim a job. Where the commit's answer was lost, the database itself says whether it was won."""
@@ -83,21 +90,29 @@ class Worker:
                 return jobs.recover_claim(session, claim_id)
         return None
 
-    def _run(self, claim: Claim) -> None:
+    def _run(self, claim: Claim, trainer: TrainerProcess, slot: Slot) -> None:
         reach("claimed")
         _log.info("job_claimed", job=claim.job_id, fence=claim.fence, attempt=claim.attempt)
         try:
             supervisor = Supervisor(
-                claim, self._work, self._store, bench=self._bench, settings=self._settings, drain=self.drain
+                claim,
+                self._work,
+                self._store,
+                trainer=trainer,
+                next_trainer=slot.refill,
+                settings=self._settings,
+                drain=self.drain,
             )
             supervisor.run()
         except FenceLost as error:
             _log.warning("hold_lost", job=claim.job_id, fence=claim.fence, reason=error.detail)
         except OUTAGES as error:
             _log.error("hold_given_up", job=claim.job_id, fence=claim.fence, reason=str(error))
-        if not self.drain.is_set():
-            self._bench.refill()
 
     def _is_idle(self) -> bool:
-        with self._lock:
-            return self._running < self._slots and not self.drain.is_set()
+        return self._slots.free > 0 and not self.drain.is_set()
+
+    def _take_up(self) -> None:
+        """Look for jobs with every slot that is free."""
+        for _ in range(self._slots.free):
+            self._unrung.submit(self.run_claimable_jobs)

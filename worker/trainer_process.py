@@ -1,35 +1,50 @@
 """A trainer as seen from the worker: a fresh process that is told one assignment and tells facts."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from threading import Lock
 from typing import Literal
 
+import psutil
+import structlog
+
 from core import failpoints
+from worker.identity import is_dead, is_of_this_machine, worker_name
 from worker.training.assignment import Assignment, Order
 from worker.training.facts import Fact, read_fact
+
+_log = structlog.get_logger()
+
+# In every trainer's environment, and so in that of all it starts: the worker that it belongs to.
+_BELONGS_TO = "EPOCHD_TRAINER_OF"
 
 
 class TrainerProcess:
     """One `python -m worker.training`, in a process group of its own.
 
     It imports torch and transformers at once, which takes seconds, and then waits: until its assignment it is a
-    spare. It dies with this process, and with the thread that started it.
+    spare. It dies with this process, and with the thread that started it. `gpu_lock` is an open file, whose lock it
+    keeps as long as it lives, whoever of the two dies first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: dict[str, str], gpu_lock: int | None) -> None:
+        self._gpu_lock = gpu_lock
+        self.assigned = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.training"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
             cwd="/",
+            pass_fds=() if gpu_lock is None else (gpu_lock,),
             # It gets no key and no address of a database or a queue.
             env={name: value for name, value in os.environ.items() if not name.startswith("EPOCHD_")}
-            | failpoints.environment(),
+            | failpoints.environment()
+            | environment
+            | {_BELONGS_TO: worker_name()},
         )
 
     @property
@@ -37,8 +52,24 @@ class TrainerProcess:
         """Whether the process still runs."""
         return self._process.poll() is None
 
+    def take_gpu(self) -> bool:
+        """Say whether the GPU is this trainer's now: no other trainer of this machine is on it."""
+        if self._gpu_lock is None:
+            return True
+        try:
+            fcntl.flock(self._gpu_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def leave_gpu(self) -> None:
+        """Leave the GPU to others: there was no work."""
+        if self._gpu_lock is not None:
+            fcntl.flock(self._gpu_lock, fcntl.LOCK_UN)
+
     def assign(self, assignment: Assignment) -> None:
         """Hand over the work. A trainer that has died meanwhile shows in `facts`."""
+        self.assigned = True
         self._say(assignment.model_dump_json())
 
     def order(self, order: Literal["save", "stop"]) -> None:
@@ -62,7 +93,11 @@ class TrainerProcess:
         """End it and whatever it started, now; return the exit status."""
         if self.alive:
             os.killpg(self._process.pid, signal.SIGKILL)
-        return self._process.wait()
+        status = self._process.wait()
+        if self._gpu_lock is not None:
+            os.close(self._gpu_lock)
+            self._gpu_lock = None
+        return status
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -73,32 +108,13 @@ class TrainerProcess:
             pass  # it is gone, which its exit tells
 
 
-class Bench:
-    """Where the warm spare waits.
-
-    Refill it from a thread that lives as long as the worker: the trainer dies with the thread that started it.
-    """
-
-    def __init__(self) -> None:
-        self._spare: TrainerProcess | None = None
-        self._closed = False
-        self._lock = Lock()
-
-    def refill(self) -> None:
-        """See to it that a spare is warming up or warm."""
-        with self._lock:
-            if not self._closed and (self._spare is None or not self._spare.alive):
-                self._spare = TrainerProcess()
-
-    def take(self) -> TrainerProcess:
-        """Return the spare, or a cold trainer where there is none."""
-        with self._lock:
-            taken, self._spare = self._spare, None
-        return taken if taken and taken.alive else TrainerProcess()
-
-    def close(self) -> None:
-        """End the spare, for good."""
-        with self._lock:
-            self._closed = True
-            if self._spare:
-                self._spare.kill()
+def end_left_behind() -> None:
+    """Kill every trainer of this machine, and whatever it started, whose worker is gone: nobody listens to it."""
+    for process in psutil.process_iter():
+        try:
+            worker = process.environ().get(_BELONGS_TO, "")
+            if is_of_this_machine(worker) and is_dead(worker):
+                process.kill()
+                _log.warning("trainer_left_behind_killed", process=process.pid, worker=worker)
+        except psutil.Error:
+            continue  # it is another user's, or has just ended

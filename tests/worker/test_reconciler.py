@@ -1,19 +1,15 @@
-"""Rounds that mend: jobs of dead workers, leases that ran out, bells that nobody heard; many at once, once each."""
+"""Rounds that mend: jobs of dead workers, leases that ran out, jobs nobody rang for; many at once, once each."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 
-from core.dispatch import QUEUE, Bell
-from core.live_log import LiveLog
 from core.settings import Settings
 from core.store import Store
-from core.unit_of_work import UnitOfWork
 from tests.house import House
 from tests.outage import away
-from tests.services import RedisServer, redis_server, wait_for
+from tests.services import wait_for
 from worker import reconciler as reconciler_module
 from worker.identity import machine_prefix, worker_name
 from worker.reconciler import Reconciler
@@ -22,11 +18,8 @@ from worker.reconciler import Reconciler
 DEAD = f"{machine_prefix()}4194305:0.00"
 
 
-def _reconciler(
-    house: House, store: Store, *, lease_seconds: float = 90.0, idle: bool = False, redis: str = ""
-) -> Reconciler:
-    settings = Settings(lease_seconds=lease_seconds)
-    return Reconciler(house.work, store, Bell(redis or "unix:///nowhere"), settings, lambda: idle)
+def _reconciler(house: House, store: Store, *, lease_seconds: float = 90.0) -> Reconciler:
+    return Reconciler(house.work, store, Settings(lease_seconds=lease_seconds), lambda: False, lambda: None)
 
 
 def test_a_dead_worker_of_this_machine_loses_its_job_at_once(house: House, store: Store) -> None:
@@ -55,7 +48,7 @@ def test_who_has_just_started_expires_nobody_for_one_lease(house: House, store: 
 def test_after_an_outage_nobody_is_expired_for_one_lease(house: House, store: Store, engine: sa.Engine) -> None:
     late = house.running(worker="elsewhere:1:2:3", lease_seconds=-1)
     settings = Settings(lease_seconds=0)
-    reconciler = Reconciler(house.work, store, Bell("unix:///nowhere"), settings, lambda: False)
+    reconciler = Reconciler(house.work, store, settings, lambda: False, lambda: None)
     settings.lease_seconds = 90
     with away(engine):
         reconciler.start()
@@ -76,27 +69,18 @@ def test_many_rounds_at_once_lose_each_job_once(house: House, store: Store) -> N
         assert house.told(claim.job_id) == ["submitted", "started", "requeued"]
 
 
-@pytest.fixture(scope="module")
-def own_redis() -> Iterator[RedisServer]:
-    """A Redis whose queue nobody else rings in."""
-    with redis_server() as server:
-        yield server
-
-
-def test_it_rings_for_a_waiting_job_where_this_worker_is_idle(
-    engine: sa.Engine, store: Store, own_redis: RedisServer
-) -> None:
-    client = own_redis.client()
-    house = House(UnitOfWork(engine, LiveLog(own_redis.url), Bell(own_redis.url)))
-    client.flushall()
-    _reconciler(house, store, idle=True, redis=own_redis.url).make_round()
-    assert client.llen(QUEUE) == 0, "nothing waits"
+def test_what_waits_is_taken_up_where_this_worker_is_idle(house: House, store: Store) -> None:
+    idle, taken_up = False, []
+    reconciler = Reconciler(house.work, store, Settings(), lambda: idle, lambda: taken_up.append(1))
     house.submit()
-    client.flushall()  # the bell of the submission is lost
-    _reconciler(house, store, idle=False, redis=own_redis.url).make_round()
-    assert client.llen(QUEUE) == 0, "this worker is busy"
-    _reconciler(house, store, idle=True, redis=own_redis.url).make_round()
-    assert client.llen(QUEUE) == 1
+    reconciler.make_round()
+    assert not taken_up, "this worker is busy"
+    idle = True
+    reconciler.make_round()
+    assert len(taken_up) == 1
+    house.claim()
+    reconciler.make_round()
+    assert len(taken_up) == 1, "nothing waits"
 
 
 def test_it_goes_on_round_by_round_until_it_is_stopped(

@@ -120,6 +120,11 @@ def pick_device(wanted: str) -> torch.device:
     return device
 
 
+def has_unusable_gpu() -> bool:
+    """Say whether this process was given a GPU that torch cannot use."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "") not in ("", "-1") and not torch.cuda.is_available()
+
+
 def _make_deterministic() -> None:
     """Let the same run end in the same bits on a GPU: no atomic sums, no TF32 where the spec says float32."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -6,6 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from core.job_spec import JobSpec
@@ -110,6 +111,11 @@ def _plan(spec: JobSpec, corpus: Corpus, model: PreTrainedModel) -> Planned:
         warnings.append(
             f"The warmup of {warmup} steps is as long as the run ({steps} steps) or longer: "
             "the learning rate never reaches training.learning_rate."
+        )
+    if build.has_unusable_gpu():
+        warnings.append(
+            f"This worker has a GPU that torch {torch.__version__} cannot use, so the job trains on the CPU. "
+            "Install a build of torch that fits the GPU's driver."
         )
     return Planned(
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -1,0 +1,137 @@
+"""Where trainers run: one slot for each GPU of this worker, or so many on the CPU, each with its warm spare."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+
+import structlog
+
+from core import gpus
+from core.settings import Settings
+from worker.trainer_process import TrainerProcess
+
+_log = structlog.get_logger()
+
+
+class Slot:
+    """One place for one trainer at a time. A spare waits in it with its imports done."""
+
+    def __init__(self, gpu: str | None, environment: dict[str, str], starter: ThreadPoolExecutor) -> None:
+        self._gpu, self._environment, self._starter = gpu, environment, starter
+        self._spare: TrainerProcess | None = None
+        self._closed = False
+        self._lock = Lock()
+
+    def refill(self) -> None:
+        """See to it that a spare is warming up or warm."""
+        with self._lock:
+            if not self._closed:
+                self._spare = self._take_spare() or self._new_trainer()
+
+    @contextmanager
+    def trainer(self) -> Iterator[TrainerProcess | None]:
+        """Lend the spare, or a cold trainer where there is none; what comes back without work waits for the next.
+
+        None where a trainer of another worker has this slot's GPU, be it one whose worker is gone.
+        """
+        with self._lock:
+            trainer = self._take_spare() or self._new_trainer()
+        took = trainer.take_gpu()
+        if not took:
+            _log.info("gpu_taken", gpu=self._gpu, effect="no job starts here until the trainer that has it ends")
+        try:
+            yield trainer if took else None
+        finally:
+            self._take_back(trainer)
+
+    def _take_spare(self) -> TrainerProcess | None:
+        spare, self._spare = self._spare, None
+        if spare and not spare.alive:
+            spare.kill()
+            return None
+        return spare
+
+    def _take_back(self, trainer: TrainerProcess) -> None:
+        with self._lock:
+            if trainer.alive and not (trainer.assigned or self._spare or self._closed):
+                trainer.leave_gpu()
+                self._spare = trainer
+            else:
+                trainer.kill()
+
+    def close(self) -> None:
+        """End the spare, for good."""
+        with self._lock:
+            self._closed = True
+            if self._spare:
+                self._spare.kill()
+
+    def _new_trainer(self) -> TrainerProcess:
+        gpu_lock = None if self._gpu is None else _gpu_lock(self._gpu)
+        # The kernel ends a trainer with the thread that started it: this one lives as long as the worker.
+        return self._starter.submit(TrainerProcess, self._environment, gpu_lock).result()
+
+
+class Slots:
+    """All slots of this worker. Raises Unusable where the settings name a GPU that is not there."""
+
+    def __init__(self, settings: Settings) -> None:
+        found = gpus.named(settings.gpus)
+        starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
+        if found:
+            self._all = [Slot(gpu, {"CUDA_VISIBLE_DEVICES": gpu}, starter) for gpu in found]
+        else:
+            environment = _share_of_cpu(settings)
+            self._all = [Slot(None, environment, starter) for _ in range(settings.cpu_slots)]
+        self._free = list(self._all)
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def free(self) -> int:
+        """How many are not in use by this worker."""
+        return len(self._free)
+
+    @contextmanager
+    def one(self) -> Iterator[Slot | None]:
+        """A slot for as long as the block runs; None where all are in use."""
+        with self._lock:
+            slot = self._free.pop(0) if self._free else None
+        try:
+            yield slot
+        finally:
+            if slot:
+                with self._lock:
+                    self._free.append(slot)
+
+    def refill(self) -> None:
+        """Warm up a spare in each."""
+        for slot in self._all:
+            slot.refill()
+
+    def close(self) -> None:
+        """End every spare, for good."""
+        for slot in self._all:
+            slot.close()
+
+
+def _share_of_cpu(settings: Settings) -> dict[str, str]:
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if settings.gpus == gpus.NONE else {}
+    if settings.cpu_slots == 1 or "OMP_NUM_THREADS" in os.environ:
+        return hidden
+    # Each would else start a thread for every core, and they would take them from each other.
+    return hidden | {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // settings.cpu_slots))}
+
+
+def _gpu_lock(gpu: str) -> int:
+    """Open the file whose lock means that a trainer is on the GPU: one for all workers of this machine."""
+    path = Path(tempfile.gettempdir()) / f"epochd-gpu-{gpu.replace('/', '-')}.lock"
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o644))
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
