@@ -16,6 +16,9 @@ from starlette.types import Receive, Scope, Send
 from app.errors import problem
 from core.errors import Corrupt, NotFound
 
+# The list was read a moment ago, or its store is of an older backup than its database.
+FILES_GONE = "The checkpoint's files are gone: retention has just removed them, or the store has lost them."
+
 _CHUNK_BYTES = 2**20
 _RANGE = re.compile(r"bytes=(\d{0,30})-(\d{0,30})", re.ASCII)
 
@@ -105,7 +108,7 @@ def _open(segments: Sequence[Segment], stack: ExitStack) -> dict[Path, BinaryIO]
             try:
                 stream = streams[segment.path] = stack.enter_context(segment.path.open("rb"))
             except FileNotFoundError as error:
-                raise NotFound("The checkpoint's files are gone: retention has just removed it.") from error
+                raise NotFound(FILES_GONE) from error
             if os.fstat(stream.fileno()).st_size != segment.size:
                 raise Corrupt(f"{segment.path} is not of the size recorded for it")
     return streams

@@ -17,12 +17,14 @@ from sqlmodel import col, select
 
 from cli.operator_database import opened
 from cli.screen import size
+from core import checkpoints, datasets
 from core.database import database_now
-from core.errors import Unusable
+from core.errors import Corrupt, Unusable
 from core.job_states import JobStatus
-from core.models import Job
+from core.models import Checkpoint, Dataset, Job
 from core.settings import Settings
-from core.store import open_store
+from core.store import Store, open_store
+from core.unit_of_work import UnitOfWork
 
 _LITTLE_SPACE = 10 * 2**30
 # People read times of one machine beside those of another; leases are safe from this.
@@ -66,6 +68,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "queue": _queue,
         "redis": _redis,
         "store": _store,
+        "files": _files,
         "disk": _disk,
         "training": lambda _: _training(),
     }
@@ -110,7 +113,7 @@ def _queue(settings: Settings) -> Finding:
 
 
 def _redis(settings: Settings) -> Finding:
-    advice = "`epochd up` starts one of its own; else check EPOCHD_REDIS_URL. Until then jobs start and watchers hear later."
+    advice = "`epochd up` starts one of its own; else check EPOCHD_REDIS_URL. Jobs start without it, only later."
     try:
         client = redis.Redis.from_url(settings.redis, socket_timeout=2.0, socket_connect_timeout=2.0, retry=None)
         with client:
@@ -131,6 +134,39 @@ def _store(settings: Settings) -> Finding:
         advice = "The folder of EPOCHD_STORE_URL must be writable for the API and for every worker."
         return Finding("store", Health.ILL, f"cannot be written: {error.strerror}", advice)
     return Finding("store", Health.WELL, "can be written")
+
+
+def _files(settings: Settings) -> Finding:
+    store = open_store(settings.store)
+    with opened(settings) as work:
+        listed = _listed(work)
+        lost = {key for key, length in listed.items() if not _is_there(store, key, length)}
+        # What retention has just removed is not listed any more.
+        lost &= _listed(work).keys() if lost else set()
+    if not lost:
+        return Finding("files", Health.WELL, f"{len(listed)} are listed, and in the store")
+    words = f"{len(lost)} of {len(listed)} that are listed are missing from the store or cut off: {min(lost)}, …"
+    advice = "Only a backup brings them back. A job that goes on uses the newest checkpoint that is whole."
+    return Finding("files", Health.DOUBTFUL, words, advice)
+
+
+def _listed(work: UnitOfWork) -> dict[str, int]:
+    """Return the store's key of every file that the database lists, with its length."""
+    with work.reading() as session:
+        files = {datasets.store_key(row.id): row.bytes for row in session.exec(select(Dataset))}
+        alive = select(Checkpoint).join(Job, col(Job.id) == col(Checkpoint.job_id)).where(col(Job.deleted_at).is_(None))
+        for row in session.exec(alive):
+            for part, entries in (("model", row.files), ("state", row.state_files)):
+                for entry in entries:
+                    files[f"{checkpoints.store_key(row)}/{part}/{entry['name']}"] = entry["bytes"]
+    return files
+
+
+def _is_there(store: Store, key: str, length: int) -> bool:
+    try:
+        return store.fetch(key).stat().st_size == length
+    except (Corrupt, FileNotFoundError):
+        return False
 
 
 def _disk(settings: Settings) -> Finding:

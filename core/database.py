@@ -21,6 +21,14 @@ from core.errors import Unusable
 # The database, or the way to it, is away for now: the same call can succeed later.
 OUTAGES = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 
+_POSTGRESQL_TIMEOUTS = {
+    "statement_timeout": 30_000,
+    "lock_timeout": 10_000,
+    # Who is frozen, or whose machine is lost, in the middle of a transaction would keep its locks: a job's row among
+    # them, and with it the job, which nobody else could take up.
+    "idle_in_transaction_session_timeout": 10_000,
+}
+
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
     """An aware UTC time. SQLite keeps it as text that sorts by time; PostgreSQL as timestamptz."""
@@ -81,13 +89,26 @@ def connect(url: str) -> sa.Engine:
             sa.event.listen(engine, "begin", _begin_sqlite)
             return engine
         case "postgresql":
-            return sa.create_engine(
+            options = " ".join(f"-c {name}={milliseconds}" for name, milliseconds in _POSTGRESQL_TIMEOUTS.items())
+            engine = sa.create_engine(
                 parsed.set(drivername="postgresql+psycopg"),
                 pool_pre_ping=True,
-                connect_args={"connect_timeout": 5, "options": "-c statement_timeout=30000 -c lock_timeout=10000"},
+                connect_args={"connect_timeout": 5, "options": options},
             )
+            sa.event.listen(engine, "handle_error", _lost_session_as_outage, retval=True)
+            return engine
         case other:
             raise Unusable(f"EPOCHD_DATABASE_URL names {other}; epochd runs on sqlite:///PATH or postgresql://…")
+
+
+def _lost_session_as_outage(context: sa.engine.ExceptionContext) -> sa.exc.OperationalError | None:
+    """Make one error of all that tell of a lost session: the driver calls some of them internal."""
+    error = context.sqlalchemy_exception
+    if not context.is_disconnect or error is None or isinstance(error, sa.exc.OperationalError):
+        return None
+    return sa.exc.OperationalError(
+        context.statement, error.params, context.original_exception, connection_invalidated=True
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -93,8 +93,11 @@ class Store:
     def set_aside(self, key: str) -> None:
         """Take a damaged folder out of use, but keep it for whoever wants to look: `<key>.damaged`."""
         path = self._path(key)
+        aside = path.with_name(path.name + ".damaged")
         if path.exists():
-            path.rename(path.with_name(path.name + ".damaged"))
+            # A store that was restored from a backup can hold the same folder twice: sound once, set aside once.
+            _delete(aside)
+            path.rename(aside)
 
     def free_bytes(self) -> int:
         """Return the space left on the store's disk."""

@@ -49,10 +49,9 @@ class Installation:
         self.settings = settings
         self.work = UnitOfWork(connect(settings.database), LiveLog(settings.redis), Bell(settings.redis))
         self.store = open_store(settings.store)
-        key = keys.ensure_first_key(self.work, settings.key_file)
-        assert key
+        keys.ensure_first_key(self.work, settings.key_file)
         with self.work.reading() as session:
-            caller = keys.authenticate(session, key)
+            caller = keys.authenticate(session, settings.key_file.read_text().strip())
         assert caller
         self.owner = caller.owner_id
 

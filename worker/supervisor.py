@@ -23,7 +23,7 @@ from core.models import Job
 from core.settings import Settings
 from core.store import Store
 from core.unit_of_work import UnitOfWork
-from worker import failures, hub
+from worker import failures, hub, sweeper
 from worker.assignments import make_assignment
 from worker.lease import Lease
 from worker.publisher import Publisher
@@ -110,6 +110,9 @@ class Supervisor:
                 self._stop()
             except FenceLost:
                 raise
+            except OUTAGES as error:
+                _log.warning("given_back_for_want_of_a_database", job=self._claim.job_id, reason=str(error))
+                self._give_back("the database was away")
             except Exception as error:  # noqa: BLE001 - whatever it was, the job must not stay `running`
                 _log.exception("supervisor_failed", job=self._claim.job_id)
                 self._lose(failures.of_exception(error))
@@ -117,6 +120,7 @@ class Supervisor:
                 self._trainer.kill()
 
     def _train(self, job: Job, scratch: Path) -> None:
+        sweeper.clear_fence(self._claim, self._store)
         scratch.mkdir()
         self._trainer.assign(
             make_assignment(
@@ -221,9 +225,11 @@ class Supervisor:
         return self._lease.lost or self._is_to_stop()
 
     def _stop(self) -> None:
+        self._give_back("drained" if self._drain.is_set() else "told to stop, and no longer meant to")
+
+    def _give_back(self, reason: str) -> None:
         if self._lease.lost:
             raise FenceLost(f"{self._claim.job_id} could not be held any longer")
-        reason = "drained" if self._drain.is_set() else "told to stop, and no longer meant to"
         self._end(lambda session: jobs.stop(session, self._claim, reason))
 
     def _is_hung(self) -> bool:

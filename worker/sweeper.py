@@ -9,6 +9,7 @@ import re
 import structlog
 
 from core import checkpoints, deletion
+from core.jobs import Claim
 from core.models import Job
 from core.store import Store
 from core.unit_of_work import UnitOfWork
@@ -39,6 +40,19 @@ def sweep(work: UnitOfWork, store: Store) -> None:
         _log.info("unfinished_file_swept", name=name)
     for job_id in store.names("checkpoints"):
         _sweep_checkpoints(job_id, work, store)
+
+
+def clear_fence(claim: Claim, store: Store) -> None:
+    """Delete what lies under the fence of a claim that has not saved anything yet: it would be in the way.
+
+    A database restored from a backup counts its fences anew from there, and the store may have gone on. Nothing of it
+    can be listed: only a fence's holder lists what lies under it, and this one has just begun.
+    """
+    folder = checkpoints.folder_key(claim.job_id)
+    for name in store.names(folder):
+        if (place := _PLACE.fullmatch(name)) and int(place[1]) == claim.fence:
+            store.delete(f"{folder}/{name}")
+            _log.warning("checkpoint_of_unknown_past_removed", key=f"{folder}/{name}")
 
 
 def _sweep_checkpoints(job_id: str, work: UnitOfWork, store: Store) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 
 from app.dependencies import JobId, Reader, TheStore, Work
 from app.openapi import problems
-from app.ranged_response import FileSegment, RangedResponse, Segment
+from app.ranged_response import FILES_GONE, FileSegment, RangedResponse, Segment
 from app.schemas import CheckpointBody, CheckpointList
 from app.tar_stream import tar_segments
 from core import checkpoints, job_queries
@@ -67,7 +67,7 @@ def _published(
     try:
         return Published(row, store.fetch(checkpoints.store_key(row)) / "model", pinned=manifest is not None)
     except Corrupt as error:
-        raise NotFound("The checkpoint's files are gone: retention has just removed it.") from error
+        raise NotFound(FILES_GONE) from error
 
 
 def _epoch(text: str) -> int | Literal["latest", "best"]:

@@ -9,7 +9,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 
 
 def doctor() -> None:
-    """Check database, clock, queue, Redis, store, disk and GPU, and say what to do. Status 1 where something failed."""
+    """Check database, clock, queue, Redis, store, files, disk and GPU; say what to do. Status 1 where one failed."""
     from cli.checkup import Health, examine  # noqa: PLC0415 - a second to import
 
     ill = False

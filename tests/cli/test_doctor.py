@@ -6,12 +6,14 @@ import pytest
 
 from cli import checkup
 from cli.operator_database import opened
+from core import checkpoints, jobs
 from core.settings import Settings
+from core.store import open_store
 from tests.cli.conftest import Main
-from tests.house import House
+from tests.house import LOST, House
 from tests.services import RedisServer
 
-PIECES = ["database", "clock", "queue", "redis", "store", "disk", "training"]
+PIECES = ["database", "clock", "queue", "redis", "store", "files", "disk", "training"]
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_each_fault_has_its_own_words_and_hides_no_other(
     ended = epochd("doctor")
     assert ended.status == 1
     health = _health(ended.out)
-    assert {piece for piece, how in health.items() if how == "failed"} == {"redis", "store", "disk"}
+    assert {piece for piece, how in health.items() if how == "failed"} == {"redis", "store", "files", "disk"}
     assert "EPOCHD_REDIS_URL" in ended.err
     assert "cannot be made" in ended.out
     assert health["database"] == "ok"
@@ -75,6 +77,26 @@ def test_jobs_without_a_worker_are_counted(epochd: Main, settings: Settings) -> 
     assert ended.status == 1
     assert "1 queued, 1 running, 0 paused; of 1 the worker is gone" in ended.out
     assert "Start a worker" in ended.err
+
+
+def test_listed_files_that_the_store_has_lost_are_counted(epochd: Main, settings: Settings) -> None:
+    store = open_store(settings.store)
+    with opened(settings) as work:
+        house = House(work)  # whose dataset is a row alone
+        claims = [house.running() for _ in range(4)]
+        whole, cut_off, gone, deleted = (house.publish(claim, 1, state=False) for claim in claims)
+        house.do(jobs.fail, claims[3], LOST)
+        house.do(jobs.delete, house.owner_id, deleted.job_id)
+    for row, content in ((whole, "1234"), (cut_off, "1")):
+        with store.incoming() as folder:
+            (folder / "model").mkdir(parents=True)
+            (folder / "model" / "model.safetensors").write_text(content)
+            store.adopt(folder, checkpoints.store_key(row))
+    ended = epochd("doctor")
+    assert _health(ended.out)["files"] == "warning"
+    assert "3 of 4 that are listed are missing from the store or cut off" in ended.out
+    assert "Only a backup brings them back" in ended.err
+    assert min(map(checkpoints.store_key, (cut_off, gone))) in ended.out
 
 
 def test_what_is_only_doubtful_is_no_failure(epochd: Main, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,11 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import Session, select
 
-from core.database import connect, database_now, reading
+from core.database import OUTAGES, connect, database_now, reading
 from core.errors import Unusable
 from core.models import Key, Owner
 from core.unit_of_work import UnitOfWork
+from tests.services import PostgresServer
 
 
 @pytest.mark.parametrize(
@@ -85,3 +86,23 @@ def test_transactions_that_read_and_then_write_all_get_through(work: UnitOfWork)
 def test_foreign_keys_hold_on_both(work: UnitOfWork) -> None:
     with pytest.raises(sa.exc.IntegrityError), work.begin() as session:
         session.add(Key(id="key_1", owner_id="own_none", prefix="p", sha256="s", scopes=[]))
+
+
+def test_who_falls_silent_in_a_transaction_loses_what_it_locked(postgres: PostgresServer) -> None:
+    url = postgres.new_database("silent", like="template_epochd")
+    engine, patient = connect(url), sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+    lock = sa.text("SELECT pg_advisory_xact_lock(1)")
+
+    def fall_silent() -> None:
+        with engine.begin() as silent:
+            silent.execute(lock)
+            with patient.begin() as other:
+                other.execute(lock)
+
+    with pytest.raises(OUTAGES):
+        fall_silent()
+    with engine.begin() as recovered:
+        recovered.execute(lock)
+    engine.dispose()
+    patient.dispose()
+    postgres.drop_database("silent")

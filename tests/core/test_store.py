@@ -114,6 +114,10 @@ def test_what_is_set_aside_is_out_of_use_but_kept(kept: Store, root: Path) -> No
     with pytest.raises(Corrupt):
         kept.fetch("c/1")
     assert (root / "c" / "1.damaged" / "model" / "weights").read_text() == "x"
+    with kept.incoming() as path:
+        kept.adopt(_folder(path, "y"), "c/1")
+    kept.set_aside("c/1")
+    assert (root / "c" / "1.damaged" / "model" / "weights").read_text() == "y"
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,25 @@ def test_what_an_older_database_does_not_know_of_is_left_alone(house: House, sto
     assert _files(root) == before
 
 
+def test_a_new_hold_finds_nothing_under_its_fence_and_all_else_where_it_was(
+    house: House, store: Store, root: Path
+) -> None:
+    first = house.running()
+    _published(house, store, first, 1)
+    house.do(jobs.lose, first.job_id, first.fence, LOST)
+    second = house.claim()
+    assert second
+    folder = f"checkpoints/{first.job_id}"
+    others = [f"{folder}/{first.fence}-2", f"{folder}/{second.fence}-1.damaged", f"{folder}/{second.fence}0-1"]
+    for key in [*others, f"checkpoints/job_other/{second.fence}-1"]:
+        _lay(store, key)
+    before = _files(root)
+    for step in (1, 2):  # written before the database was restored from an older backup
+        _lay(store, f"{folder}/{second.fence}-{step}")
+    sweeper.clear_fence(second, store)
+    assert _files(root) == before
+
+
 def test_a_deleted_job_leaves_neither_files_nor_rows(house: House, store: Store, root: Path) -> None:
     gone, kept = house.running(), house.running()
     for claim in (gone, kept):
