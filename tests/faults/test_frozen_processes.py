@@ -4,7 +4,7 @@ import signal
 
 import psutil
 
-from core.models import Dataset
+from core.models import Dataset, Job
 from tests.faults.account import account
 from tests.installation import LONG, Installation, trainer_of
 from tests.services import wait_for
@@ -35,8 +35,11 @@ def test_a_worker_that_wakes_up_after_its_lease_changes_nothing(
         job_id = installation.submit(dataset, **LONG)
         installation.wait_for_batch(job_id, 20)
         family = [asleep, *asleep.children(recursive=True)]
-        for process in family:
-            process.send_signal(signal.SIGSTOP)
+        with installation.work.begin() as session:
+            # None of them is frozen in the middle of a transaction now: SQLite's one lock would stay with it.
+            session.get(Job, job_id)
+            for process in family:
+                process.send_signal(signal.SIGSTOP)
         with installation.worker(**lease):
             wait_for(lambda: _batches_of_attempt(installation, job_id, 2) > 5, seconds=60, what="the successor's work")
             for process in reversed(family):

@@ -110,9 +110,8 @@ def test_a_round_reads_no_more_of_a_long_queue_than_of_a_short_one(crowded: Hous
         submit(crowded, count)
         with crowded.work.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("VACUUM ANALYZE jobs")
-        reconciler = Reconciler(
-            crowded.work, Store(tmp_path), Bell("unix:///nowhere"), Settings(lease_seconds=0), lambda: True
-        )
+        settings = Settings(lease_seconds=0)
+        reconciler = Reconciler(crowded.work, Store(tmp_path), settings, lambda: True, lambda: None)
         reconciler.make_round()  # the first one sweeps the store, which looks at every folder there
         rounds.append(_asked(crowded.work.engine, reconciler.make_round))
     short, long = rounds
