@@ -3,7 +3,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 BIN := .venv/bin
 
-.PHONY: install up demo test nightly lint format bench migrate
+.PHONY: install up demo test nightly chaos lint format bench migrate
 
 install: .venv/installed
 
@@ -26,6 +26,10 @@ test: install
 # What takes minutes: a trainer killed after each single update of a run, and every process at each named place.
 nightly: install
 	$(BIN)/pytest -m nightly
+
+# Random faults on a whole deployment, ten minutes of them, and the account. SEED=7 plays a schedule again; SECONDS, JOBS.
+chaos: install
+	$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(JOBS),--jobs $(JOBS))
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -57,6 +58,11 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not killed since."""
+        return self._process is not None
 
     def client(self) -> redis.Redis:
         """Return a client of it."""
@@ -114,6 +120,10 @@ class PostgresServer:
             for table in tables:
                 connection.execute(f'DELETE FROM "{table}"')
 
+    def restart(self) -> None:
+        """End every process of it at once, as a crash would, start it again and wait until it answers."""
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "restart")
+
     def close(self) -> None:
         """Stop the cluster and remove it."""
         self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "stop")
@@ -136,6 +146,29 @@ def find_postgres() -> Path | None:
     """Return the folder of PostgreSQL's programs, if it is installed."""
     found = [*Path("/usr/lib/postgresql").glob("*/bin/initdb"), *map(Path, filter(None, [shutil.which("initdb")]))]
     return found[-1].parent if found else None
+
+
+@contextmanager
+def postgres_on_a_port(database: str) -> Iterator[tuple[PostgresServer, int, str]]:
+    """A PostgreSQL cluster that listens on a port, that port, and the URL of a new database in it."""
+    binaries = find_postgres()
+    if binaries is None:
+        missing("PostgreSQL")
+        return
+    port = free_port()
+    server = PostgresServer(binaries, password="secret", port=port)
+    try:
+        server.new_database(database)
+        yield server, port, f"postgresql://epochd:secret@127.0.0.1:{port}/{database}"
+    finally:
+        server.close()
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager

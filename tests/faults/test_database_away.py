@@ -2,39 +2,37 @@
 
 import random
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 
+import psutil
 import pytest
 
+from core import job_queries
 from core.database import connect, migrate
 from core.models import Dataset
 from core.settings import Settings
 from tests.faults.account import account
-from tests.faults.proxy import Proxy
+from tests.faults.proxy import Cut, Proxy
 from tests.installation import LONG, Installation, trainer_of
-from tests.services import PostgresServer, RedisServer, find_postgres, missing, wait_for
+from tests.services import RedisServer, postgres_on_a_port, wait_for
 
 
 @pytest.fixture
 def link() -> Iterator[tuple[Proxy, str]]:
     """A PostgreSQL of the test's own behind a link that can be cut, and the straight way to it."""
-    binaries = find_postgres()
-    if binaries is None:
-        missing("PostgreSQL")
-        return
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = PostgresServer(binaries, password="secret", port=port)
-    proxy = Proxy(port)
-    try:
-        server.new_database("epochd_faults")
-        yield proxy, f"postgresql://epochd:secret@127.0.0.1:{port}/epochd_faults"
-    finally:
+    with postgres_on_a_port("epochd_faults") as (_, port, straight):
+        proxy = Proxy(port)
+        yield proxy, straight
         proxy.close()
-        server.close()
+
+
+@pytest.fixture
+def crooked(link: tuple[Proxy, str]) -> str:
+    """The way to it that leads over the link."""
+    proxy, straight = link
+    return straight.replace(straight.rpartition(":")[2].partition("/")[0], str(proxy.port))
 
 
 @pytest.fixture
@@ -50,10 +48,9 @@ def installation(tmp_path: Path, link: tuple[Proxy, str], own_redis: RedisServer
 
 
 def test_a_database_that_is_away_for_a_while_costs_nothing(
-    installation: Installation, dataset: Dataset, undisturbed_weights: str, link: tuple[Proxy, str]
+    installation: Installation, dataset: Dataset, undisturbed_weights: str, link: tuple[Proxy, str], crooked: str
 ) -> None:
-    proxy, straight = link
-    crooked = straight.replace(straight.rpartition(":")[2].partition("/")[0], str(proxy.port))
+    proxy, _ = link
     with installation.worker(EPOCHD_DATABASE_URL=crooked) as worker:
         job_id = installation.submit(dataset, **LONG)
         installation.wait_for_batch(job_id, 20)
@@ -71,10 +68,9 @@ def test_a_database_that_is_away_for_a_while_costs_nothing(
 
 
 def test_a_link_that_keeps_breaking_costs_nothing_but_time(
-    installation: Installation, dataset: Dataset, undisturbed_weights: str, link: tuple[Proxy, str]
+    installation: Installation, dataset: Dataset, undisturbed_weights: str, link: tuple[Proxy, str], crooked: str
 ) -> None:
-    proxy, straight = link
-    crooked = straight.replace(straight.rpartition(":")[2].partition("/")[0], str(proxy.port))
+    proxy, _ = link
     with installation.worker(EPOCHD_DATABASE_URL=crooked):
         job_id = installation.submit(dataset, **LONG)
         installation.wait_for_batch(job_id, 5)
@@ -90,5 +86,66 @@ def test_a_link_that_keeps_breaking_costs_nothing_but_time(
 
         wait_for(over, seconds=120, what="the end of the job")
     job = installation.job(job_id)
+    assert (job.status, job.attempt, job.failures) == ("succeeded", 1, 0)
+    account(installation, job_id, undisturbed_weights)
+
+
+def test_an_outage_longer_than_a_lease_costs_those_who_ran_one_loss_and_those_who_wait_nothing(
+    installation: Installation, dataset: Dataset, undisturbed_weights: str, link: tuple[Proxy, str], crooked: str
+) -> None:
+    proxy, _ = link
+    settings = {"EPOCHD_DATABASE_URL": crooked, "EPOCHD_LEASE_SECONDS": "6"}
+    with installation.worker(**settings) as one, installation.worker(**settings) as other:
+        running = [installation.submit(dataset, **LONG) for _ in range(2)]
+        for job_id in running:
+            installation.wait_for_batch(job_id, 5)
+        waiting = installation.submit(dataset, training={"epochs": 1})
+        trainers = [trainer_of(one), trainer_of(other)]
+        proxy.cut()
+        until = monotonic() + 8
+        assert not psutil.wait_procs(trainers, timeout=6)[1]
+        with installation.work.begin() as session:
+            assert not job_queries.expired(session), "each is stopped while its job is still its own"
+        wait_for(lambda: monotonic() > until, what="more than a lease without the database")
+        proxy.mend()
+        for job_id in [*running, waiting]:
+            assert installation.wait_for_status(job_id, "succeeded", "failed").status == "succeeded"
+    for job_id in running:
+        (lost,) = [event.data for event in installation.log(job_id) if event.type == "requeued"]
+        assert (lost["reason"], lost["failures"], installation.job(job_id).attempt) == ("worker_lost", 1, 2)
+        account(installation, job_id, undisturbed_weights)
+    assert (installation.job(waiting).attempt, installation.job(waiting).failures) == (1, 0)
+
+
+# What a worker commits in a job's life, and what tells it from the rest.
+COMMITS = {
+    "the claim": b"attempt=(jobs.attempt",
+    "a renewal": b"UPDATE jobs SET lease_expires_at",
+    "the plan": b"UPDATE jobs SET plan",
+    "a checkpoint": b"INSERT INTO checkpoints",
+    "the end": b"finished_at=(clock_timestamp",
+    "a part of the log": b"INSERT INTO events",
+}
+
+
+def test_a_link_that_breaks_during_commits_costs_nothing_but_time(
+    installation: Installation, dataset: Dataset, undisturbed_weights: str, link: tuple[Proxy, str], crooked: str
+) -> None:
+    proxy, _ = link
+    chance = random.Random(0)
+    to_cut = {name: [Cut.BEFORE, Cut.AFTER] for name in COMMITS}
+
+    def where(said: bytes) -> Cut | None:
+        """The first of each kind before the server has it, the second after; then one in five of all."""
+        for name, mark in COMMITS.items():
+            if mark in said and to_cut[name]:
+                return to_cut[name].pop(0)
+        return chance.choice(list(Cut)) if chance.random() < 0.2 else None
+
+    proxy.cut_commits(where)
+    with installation.worker(EPOCHD_DATABASE_URL=crooked, EPOCHD_LEASE_SECONDS="18"):  # renewed every 3 s
+        job_id = installation.submit(dataset, **LONG)
+        job = installation.wait_for_status(job_id, "succeeded", "failed")
+    assert not any(to_cut.values())
     assert (job.status, job.attempt, job.failures) == ("succeeded", 1, 0)
     account(installation, job_id, undisturbed_weights)

@@ -1,7 +1,6 @@
 """A disk that fills up: said with the numbers, nothing torn, nothing lost, and gone on from once there is room."""
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,35 +10,20 @@ from core import jobs
 from core.models import Job
 from core.settings import Settings
 from tests.faults.account import verified
+from tests.faults.small_disk import MB, fill, small_disk
 from tests.installation import LONG, Installation, trainer_of
-from tests.services import RedisServer, missing, wait_for
+from tests.services import RedisServer, wait_for
 from tests.worker.training.tiny import assignment, ragged_rows
 from worker.training import checkpoints
 from worker.training.errors import as_failed
 from worker.training.loop import train
 
-MB = 10**6
 
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(name="small_disk")
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 40 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", folder], check=False).returncode != 0:
-        missing("the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(disk: Path, *, leaving: int) -> Path:
-    """Write a file that leaves so many bytes free."""
-    ballast = disk / "ballast"
-    with ballast.open("wb") as file:
-        while (more := shutil.disk_usage(disk).free - leaving) > 0:
-            file.write(bytes(min(more, MB)))
-            file.flush()
-    return ballast
+    with small_disk(tmp_path / "disk", megabytes=40) as made:
+        yield made
 
 
 @pytest.fixture
