@@ -17,7 +17,7 @@ from sqlmodel import col, select
 
 from cli.operator_database import opened
 from cli.screen import size
-from core import checkpoints, datasets
+from core import checkpoints, datasets, gpus
 from core.database import database_now
 from core.errors import Corrupt, Unusable
 from core.job_states import JobStatus
@@ -70,7 +70,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "store": _store,
         "files": _files,
         "disk": _disk,
-        "training": lambda _: _training(),
+        "training": _training,
     }
     for piece, look in pieces.items():
         try:
@@ -178,7 +178,8 @@ def _disk(settings: Settings) -> Finding:
     return Finding("disk", Health.DOUBTFUL, words, advice)
 
 
-def _training() -> Finding:
+def _training(settings: Settings) -> Finding:
+    wanted = gpus.named(settings.gpus)
     # In a process of its own, since this one has no torch and needs none.
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, check=False)
@@ -186,6 +187,9 @@ def _training() -> Finding:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
         return Finding("training", Health.DOUBTFUL, f"not from here: {last[0]}", "A worker needs `epochd[worker]`.")
     found = json.loads(done.stdout)
+    if wanted and not found["gpus"]:
+        words = f"torch {found['version']} cannot use {', '.join(wanted)}, so jobs train on the CPU"
+        return Finding("training", Health.ILL, words, "Install a build of torch that fits the GPU's driver.")
     devices = ", ".join(found["gpus"]) or "CPU alone"
     return Finding(
         "training", Health.WELL, f"torch {found['version']} on {devices}, loaded in {time.monotonic() - began:.1f} s"

@@ -18,6 +18,7 @@ from cli import data_directory, redis_server
 from cli.operator_database import bring_up_to_date, opened
 from cli.part import Part
 from cli.stop_signals import StopSignals
+from core import gpus
 from core.errors import Unusable
 from core.keys import ensure_first_key
 from core.settings import Settings
@@ -34,6 +35,7 @@ _REDIS_GRACE_SECONDS = 0.5
 
 def run(settings: Settings, say: Say, signals: StopSignals) -> None:
     """Start the stack, keep it alive, and stop it when asked to. Raises Unusable where it cannot start."""
+    gpus.named(settings.gpus)  # what is wrong there the worker could only write into its log
     with data_directory.held(settings.data_dir):
         settings = settings.model_copy(update={"port": _free_port(settings.host, settings.port)})
         redis_binary = None if settings.redis_url else redis_server.find_server()

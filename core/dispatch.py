@@ -25,7 +25,7 @@ def celery_app(redis_url: str) -> Celery:
         task_default_queue=QUEUE,
         task_create_missing_queues=False,
         task_queues={QUEUE: {"exchange": QUEUE, "routing_key": QUEUE}},
-        # Late acks run a task in two workers after one network blip. A lost bell is rung again by the reconciler.
+        # Late acks run a task in two workers after one network blip. A lost bell is made up for: idle workers look.
         task_acks_late=False,
         worker_prefetch_multiplier=1,
         # Without this a bell waits behind a busy worker while another stands idle.

@@ -33,7 +33,7 @@ def _open(**_: Any) -> None:
     _process["worker"] = Worker(settings, _slots)
 
 
-class _Start(StartStopStep):  # type: ignore[misc]  # Celery has no types
+class _Start(StartStopStep):
     """Starts it once signals are heeded, and before Redis has answered: jobs run without it."""
 
     def start(self, _parent: Any) -> None:

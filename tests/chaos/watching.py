@@ -3,7 +3,6 @@
 import json
 import random
 from threading import Event, Thread
-from time import sleep
 from typing import Any
 
 import httpx
@@ -20,11 +19,11 @@ _LOOK_AGAIN_SECONDS = 1.0
 class Watcher:
     """Follows a job, by the WebSocket or by long polls, always behind the last event that it heard."""
 
-    def __init__(self, job_id: str, urls: list[str], headers: dict[str, str], over: Event) -> None:
+    def __init__(self, job_id: str, urls: list[str], headers: dict[str, str], over: Event, leave: Event) -> None:
         self.job_id = job_id
         self.heard: list[dict[str, Any]] = []
         self.refused: list[str] = []
-        self._urls, self._headers, self._over = urls, headers, over
+        self._urls, self._headers, self._over, self._leave = urls, headers, over, leave
         self._thread = Thread(target=self._watch, name=f"watcher-{job_id}", daemon=True)
         self._thread.start()
 
@@ -35,7 +34,7 @@ class Watcher:
 
     def _watch(self) -> None:
         heard_all = False
-        while not heard_all:
+        while not (heard_all or self._leave.is_set()):
             # A log that has ended goes on where the job is retried: only an end that was seen after all is the last.
             was_over, ended = self._over.is_set(), False
             try:
@@ -50,7 +49,7 @@ class Watcher:
             if ended:
                 self._over.wait(_LOOK_AGAIN_SECONDS)
             else:
-                sleep(_PAUSE_SECONDS)
+                self._leave.wait(_PAUSE_SECONDS)
 
     @property
     def _cursor(self) -> str:
@@ -96,16 +95,18 @@ class Audience:
 
     def __init__(self, urls: list[str], key: str) -> None:
         self._urls, self._headers = urls, {"Authorization": f"Bearer {key}"}
-        self._over = Event()
+        self._over, self._leave = Event(), Event()
         self.watchers: dict[str, Watcher] = {}
 
     def watch(self, job_ids: list[str]) -> None:
         """Have each of the jobs watched, those that are not yet."""
         for job_id in job_ids:
             if job_id not in self.watchers:
-                self.watchers[job_id] = Watcher(job_id, self._urls, self._headers, self._over)
+                self.watchers[job_id] = Watcher(job_id, self._urls, self._headers, self._over, self._leave)
 
     def leave(self, seconds: float) -> list[str]:
-        """Let the watchers hear each log to its end, and return the jobs of those that could not."""
+        """Let the watchers hear each log to its end, and return the jobs of those that could not and were sent away."""
         self._over.set()
-        return [watcher.job_id for watcher in self.watchers.values() if not watcher.ended(seconds)]
+        deaf = [watcher.job_id for watcher in self.watchers.values() if not watcher.ended(seconds)]
+        self._leave.set()
+        return deaf

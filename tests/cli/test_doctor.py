@@ -110,3 +110,18 @@ def test_what_is_only_doubtful_is_no_failure(epochd: Main, settings: Settings, m
     assert {piece for piece, how in health.items() if how == "warning"} == {"clock", "disk", "training"}
     assert "NTP" in ended.err
     assert "epochd[worker]" in ended.err
+
+
+def test_a_gpu_that_is_not_there_or_that_torch_cannot_use_is_a_failure(
+    epochd: Main, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings
+    monkeypatch.setenv("EPOCHD_GPUS", "99")
+    ended = epochd("doctor")
+    assert (ended.status, _health(ended.out)["training"]) == (1, "failed")
+    assert "EPOCHD_GPUS names the GPU '99'" in ended.out
+    monkeypatch.setenv("EPOCHD_GPUS", "all")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-that-is-not-there")
+    ended = epochd("doctor")
+    assert (ended.status, _health(ended.out)["training"]) == (1, "failed")
+    assert "cannot use GPU-that-is-not-there, so jobs train on the CPU" in ended.out

@@ -79,6 +79,15 @@ def test_a_taken_port_is_named(epochd: Main, monkeypatch: pytest.MonkeyPatch, tm
     assert data_directory.holder(tmp_path / "data") is None
 
 
+def test_a_gpu_that_is_not_there_is_named(epochd: Main, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EPOCHD_GPUS", "99")
+    ended = epochd("up")
+
+    assert ended.status == 1
+    assert "EPOCHD_GPUS names the GPU '99'" in ended.err
+    assert not (tmp_path / "data").exists()
+
+
 def test_without_a_redis_the_ways_out_are_named(epochd: Main, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(redis_server, "PACKAGED", {"no_such_package": "bin/redis-server"})
     monkeypatch.setenv("PATH", str(tmp_path))

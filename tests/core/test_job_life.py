@@ -28,21 +28,10 @@ from core.jobs import Asked, Claim
 from core.live_log import LiveLog
 from core.unit_of_work import UnitOfWork
 from tests.house import LOST, House
+from tests.moves import LEGAL
 from tests.services import RedisServer
 
 MAX_FAILURES = 2  # so that the budget is often spent
-
-
-# Which moves can follow which.
-LEGAL = {
-    "submitted": {"started", "paused", "cancelled"},
-    "started": {"succeeded", "failed", "cancelled", "paused", "requeued"},
-    "requeued": {"started", "paused", "cancelled"},
-    "paused": {"resumed", "cancelled"},
-    "resumed": {"started", "paused", "cancelled"},
-    "failed": {"requeued"},
-    "cancelled": {"requeued"},
-}
 
 
 class Life(RuleBasedStateMachine):

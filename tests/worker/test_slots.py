@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -15,9 +16,19 @@ from tests.installation import Installation
 from tests.services import wait_for
 from worker.identity import machine_prefix, worker_name
 from worker.slots import Slots
+from worker.trainer_process import TrainerProcess
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ENDLESS = {"epochs": 10_000, "batch_size": 4}
+
+
+@contextmanager
+def lent(slots: Slots) -> Iterator[TrainerProcess | None]:
+    """What a free slot lends."""
+    with slots.one() as slot:
+        assert slot, "there is no free slot"
+        with slot.trainer() as trainer:
+            yield trainer
 
 
 @pytest.fixture
@@ -31,45 +42,39 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slots]:
 
 def test_a_gpu_belongs_to_a_trainer_for_as_long_as_that_lives(slots: Slots) -> None:
     others = Slots(Settings())
-    with slots.one() as slot, others.one() as other:
-        assert slot
-        assert other
-        with slot.trainer() as trainer:
-            assert trainer
-            with other.trainer() as second:
-                assert second is None, "it is taken"
-            # As if the worker were gone: the lock is not in its hands alone.
-            assert trainer._gpu_lock
-            os.close(trainer._gpu_lock)
-            trainer._gpu_lock = None
-            with other.trainer() as second:
-                assert second is None
-            trainer.kill()
-            with other.trainer() as second:
-                assert second
-                assert psutil.Process(second._process.pid).environ()["CUDA_VISIBLE_DEVICES"] == f"test-{os.getpid()}"
+    with lent(slots) as trainer:
+        assert trainer
+        with lent(others) as second:
+            assert second is None, "it is taken"
+        # As if the worker were gone: the lock is not in its hands alone.
+        assert trainer._gpu_lock
+        os.close(trainer._gpu_lock)
+        trainer._gpu_lock = None
+        with lent(others) as second:
+            assert second is None
+        trainer.kill()
+        with lent(others) as second:
+            assert second
+            assert psutil.Process(second._process.pid).environ()["CUDA_VISIBLE_DEVICES"] == f"test-{os.getpid()}"
     others.close()
 
 
 def test_a_trainer_without_work_is_the_next_one_s_and_leaves_the_gpu(slots: Slots) -> None:
-    with slots.one() as slot:
-        assert slot
+    with lent(slots) as first:
         assert slots.free == 0
         with slots.one() as none:
             assert none is None
-        with slot.trainer() as first:
-            pass
-        others = Slots(Settings())
-        with others.one() as other, other.trainer() as elsewhere:  # type: ignore[union-attr]
-            assert elsewhere
-        others.close()
-        with slot.trainer() as again:
-            assert again is first
-            assert again
-            again.kill()
-        with slot.trainer() as next_one:
-            assert next_one not in (None, first)
     assert slots.free == 1
+    others = Slots(Settings())
+    with lent(others) as elsewhere:
+        assert elsewhere
+    others.close()
+    with lent(slots) as again:
+        assert again is first
+        assert again
+        again.kill()
+    with lent(slots) as next_one:
+        assert next_one not in (None, first)
 
 
 @pytest.mark.parametrize(("gpus", "visible"), [("all", None), ("none", "")])
@@ -78,7 +83,7 @@ def test_trainers_on_the_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch, gp
         monkeypatch.delenv(name, raising=False)
     slots = Slots(Settings(cpu_slots=2, gpus=gpus))
     assert len(slots) == 2
-    with slots.one() as slot, slot.trainer() as trainer:  # type: ignore[union-attr]
+    with lent(slots) as trainer:
         assert trainer
         environment = psutil.Process(trainer._process.pid).environ()
     slots.close()
