@@ -82,8 +82,11 @@ def submit(
         # Its checkpoints are neither thinned out nor deleted before this job is there to need one of them.
         _lock(session, spec.model.checkpoint.job)
     spec, plan, base_checkpoint = submission.prepare(session, owner_id, spec, limits)
+    # By the one clock that all APIs share: jobs of one priority are claimed in the order of their ids.
+    now = session.execute(sa.select(database_now())).scalar_one()
     job = Job(
-        id=new_id("job"),
+        id=new_id("job", now),
+        created_at=now,
         owner_id=owner_id,
         name=spec.name,
         status=JobStatus.QUEUED,
@@ -101,7 +104,7 @@ def submit(
     session.flush()
     tags = {f"{key}:{value}" for key, value in spec.tags.items()}  # "a:b" of "c" and "a" of "b:c" are found as one
     session.add_all(JobTag(job_id=job.id, owner_id=owner_id, tag=tag) for tag in sorted(tags))
-    log_event(session, job.id, Event(Cursor(0, 1), "submitted", utc_now(), {"name": job.name}))
+    log_event(session, job.id, Event(Cursor(0, 1), "submitted", now, {"name": job.name}))
     announcements(session).ring = True
     return job, True
 
