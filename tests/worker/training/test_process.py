@@ -63,7 +63,7 @@ def rest(trainer: Trainer) -> list[str]:
     """What the trainer still says, up to its end. Its input stays open."""
     assert trainer.stdout is not None
     facts = [read_fact(line).fact for line in trainer.stdout]
-    trainer.wait(20)
+    trainer.wait(60)
     return facts
 
 
@@ -95,7 +95,7 @@ def test_the_end_of_the_supervisors_pipe_is_the_end(trainer: Trainer, tmp_path: 
 def test_a_spare_that_is_not_needed_leaves_quietly(trainer: Trainer) -> None:
     assert trainer.stdin is not None
     trainer.stdin.close()
-    assert trainer.wait(20) == 0
+    assert trainer.wait(60) == 0
 
 
 def test_a_bad_assignment_is_a_failed_fact(trainer: Trainer) -> None:
