@@ -16,6 +16,7 @@ class Case:
     model: dict[str, int]
     vocab_size: int
     max_length: int
+    ragged: bool
     batch_size: int
     accumulation: int
     updates_per_epoch: int

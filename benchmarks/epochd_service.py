@@ -36,7 +36,7 @@ def measure(case: Case, client: httpx.Client, job: str) -> Measurement:
     """Watch until there is enough, then cancel. Raises RuntimeError where the job ends before that."""
     address = f"ws{str(client.base_url).removeprefix('http').rstrip('/')}/jobs/{job}/stream"
     headers = {"Authorization": client.headers["Authorization"]}
-    stopwatch, first_loss, tokens = Stopwatch(case, settle=PAUSE_SECONDS), None, 0
+    stopwatch, first_loss, tokens = Stopwatch(case, whole_epochs=True, settle=PAUSE_SECONDS), None, 0
     with connect(address, additional_headers=headers, proxy=None) as socket:
         for message in socket:
             for event in map(json.loads, str(message).split("\n")):

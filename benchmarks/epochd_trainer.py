@@ -41,7 +41,7 @@ def main(case: Case) -> None:
 
 def measure(case: Case, trainer: subprocess.Popen[str]) -> Measurement:
     """Listen until there is enough. Raises RuntimeError where the trainer ends before that."""
-    stopwatch, first_loss, tokens = Stopwatch(case), None, 0
+    stopwatch, first_loss, tokens = Stopwatch(case, whole_epochs=True), None, 0
     assert trainer.stdout is not None
     for line in trainer.stdout:
         fact = json.loads(line)

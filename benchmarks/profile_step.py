@@ -139,6 +139,7 @@ def main() -> None:
             model=MODELS[options.model],
             vocab_size=VOCAB_SIZE,
             max_length=MAX_LENGTH,
+            ragged=options.shape == "ragged",
             batch_size=BATCH_SIZE,
             accumulation=1,
             updates_per_epoch=updates_per_epoch,

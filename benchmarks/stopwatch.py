@@ -1,7 +1,9 @@
 """What a contender of `benchmarks.throughput` measures: the same of every one.
 
-A contender trains from the first row on, warms up for a few updates, and is then measured over a whole number of
-epochs, as many as come nearest to `seconds`: batches of like length and batches of all lengths then hold the same rows.
+A contender trains from the first row on, warms up for a few updates, and is then measured. Where its batches are of
+like length, and so differ from each other, a measurement is a whole number of epochs, as many as come nearest to
+`seconds`: it then holds the same rows as that of a contender whose batches are of all lengths, which ends with any
+update.
 """
 
 import json
@@ -43,11 +45,20 @@ class Measurement:
 class Stopwatch:
     """Told of every update as it ends, it says when there is enough. `settle` seconds at least are left out first.
 
-    `synchronize` waits for the device; it is called when the measurement begins and when it may end.
+    `whole_epochs`: only at the end of one may it be enough, where rows are not all of one length. `synchronize` waits
+    for the device; it is called when the measurement begins and when it may end.
     """
 
-    def __init__(self, case: Case, *, settle: float = 0.0, synchronize: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        case: Case,
+        *,
+        whole_epochs: bool,
+        settle: float = 0.0,
+        synchronize: Callable[[], object] = lambda: None,
+    ) -> None:
         self._case, self._settle, self._synchronize = case, settle, synchronize
+        self._period = case.updates_per_epoch if whole_epochs and case.ragged else 1
         self._updates = self._measured = self._tokens = 0
         self._first_at = time.perf_counter()
         self._started_at: float | None = None
@@ -66,12 +77,12 @@ class Stopwatch:
             return False
         self._measured += 1
         self._tokens += tokens
-        epochs, left = divmod(self._measured, self._case.updates_per_epoch)
+        periods, left = divmod(self._measured, self._period)
         if left:
             return False
         self._synchronize()
         self._seconds = time.perf_counter() - self._started_at
-        return self._seconds * (1 + 0.5 / epochs) >= self._case.seconds
+        return self._seconds * (1 + 0.5 / periods) >= self._case.seconds
 
     def measurement(self, *, first_loss: float, pid: int) -> Measurement:
         """Return what was measured, once it is over. `pid` is the process that trains, still alive."""

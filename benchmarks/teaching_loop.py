@@ -74,7 +74,8 @@ def main(case: Case) -> None:
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=case.learning_rate, weight_decay=case.weight_decay)
     scheduler = get_linear_schedule_with_warmup(optimizer, case.warmup_steps, case.steps)
-    stopwatch = Stopwatch(case, synchronize=torch.cuda.synchronize if case.device == "cuda" else lambda: None)
+    synchronize = torch.cuda.synchronize if case.device == "cuda" else lambda: None
+    stopwatch = Stopwatch(case, whole_epochs=False, synchronize=synchronize)
     first_loss, window_tokens = None, 0
     for number, *batch in batches(case):
         inputs, labels = (tensor.to(device) for tensor in batch)

@@ -39,7 +39,7 @@ CONTENDERS = {
 # Ragged rows need many batches for grouping by length to do what it does on a larger set; full ones need none. On a
 # GPU an epoch of few batches would be over at once.
 BATCHES: dict[Device, dict[Shape, int]] = {"cpu": {"ragged": 50, "full": 8}, "cuda": {"ragged": 200, "full": 200}}
-WARMUP_UPDATES: dict[Device, int] = {"cpu": 5, "cuda": 50}
+WARMUP_UPDATES: dict[Device, int] = {"cpu": 3, "cuda": 50}
 
 
 def run(module: list[str], case: Case, folder: Path) -> dict[str, Any]:
@@ -91,6 +91,7 @@ def compare(model: str, shape: Shape, options: argparse.Namespace, device: Devic
             model=MODELS[model],
             vocab_size=VOCAB_SIZE,
             max_length=MAX_LENGTH,
+            ragged=shape == "ragged",
             batch_size=BATCH_SIZE,
             accumulation=options.accumulation,
             updates_per_epoch=batches // options.accumulation,

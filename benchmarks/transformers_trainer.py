@@ -91,9 +91,10 @@ class _TimedTrainer(Trainer):
 class _Clock(TrainerCallback):
     """Tells the stopwatch of every update, and stops the training when that has enough."""
 
-    def __init__(self, case: Case, lengths: list[int]) -> None:
+    def __init__(self, case: Case, style: Style, lengths: list[int]) -> None:
         self._case, self._lengths = case, lengths
-        self.stopwatch = Stopwatch(case, synchronize=torch.cuda.synchronize if case.device == "cuda" else lambda: None)
+        synchronize = torch.cuda.synchronize if case.device == "cuda" else lambda: None
+        self.stopwatch = Stopwatch(case, whole_epochs=style == "tuned", synchronize=synchronize)
         self.trainer: _TimedTrainer | None = None
 
     def on_step_end(
@@ -151,7 +152,7 @@ def main(style: Style, case: Case) -> None:
     """Train until there is enough, and tell what was measured."""
     rows = case.rows()
     lengths = [len(row) for row in rows]
-    clock = _Clock(case, lengths)
+    clock = _Clock(case, style, lengths)
     with tempfile.TemporaryDirectory() as output_dir:
         trainer = _TimedTrainer(
             _LengthGroups(case, lengths) if style == "tuned" else None,

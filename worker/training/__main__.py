@@ -7,7 +7,7 @@ Facts are lines on standard output, the log is on standard error. It works witho
 import os
 import signal
 
-from worker.training import orphan
+from worker.training import allocator, orphan
 
 supervised = orphan.is_supervised()
 if supervised:
@@ -20,6 +20,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # Threads that wait for each other give their core away instead of spinning on it. On 2 cores: three to five times as
 # fast beside other work (a load of 6), at most 2 % slower alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+allocator.keep_freed_memory()
 
 # Only now: these imports take seconds, and read the environment above.
 from worker.training.process import main  # noqa: E402

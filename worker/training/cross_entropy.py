@@ -48,13 +48,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             best, guess = logits.max(dim=-1, keepdim=True)
             correct += (guess.squeeze(1) == labels).sum()
             wanted = logits.gather(1, labels[:, None])
-            weights = logits.sub_(best).exp_()
-            total = weights.sum(dim=-1, keepdim=True)
-            loss += (total.log() + best - wanted).sum()
+            probabilities = logits.softmax(dim=-1)
+            # The probability of the best is one over the sum of exp(logit - best).
+            loss += (best - wanted - probabilities.gather(1, guess).log()).sum()
             if grad_hidden is None and grad_weight is None and grad_bias is None:
                 continue
             # Softmax minus one at the label.
-            gradient = weights.div_(total)
+            gradient = probabilities
             gradient[torch.arange(len(labels), device=hidden.device), labels] -= 1.0
             gradient = gradient.to(dtype)
             if grad_hidden is not None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,10 +12,7 @@ _PER_DRAW = 4  # sixteens in one draw of 64 bits
 
 
 def dropout(x: Tensor, probability: float) -> Tensor:
-    """Zero each element with this probability (in [0, 1)) and scale the others, so that the mean stays.
-
-    The mask comes from torch's CPU generator: `Tensor.bernoulli_` asks it once for each element, this once for four.
-    """
+    """Zero each element with this probability (in [0, 1)) and scale the others, so that the mean stays."""
     dropped: Tensor = _Dropout.apply(x, probability)  # type: ignore[no-untyped-call]
     return dropped
 
@@ -27,20 +25,45 @@ class Dropout(nn.Dropout):
         return dropout(input, self.p) if self.training and self.p else input
 
 
+def draw_mask(shape: torch.Size, probability: float) -> Tensor:
+    """Return which elements stay, as booleans on the CPU: each is False with this probability.
+
+    It follows from torch's CPU generator, which is asked once; `Tensor.bernoulli_` asks it for every element. The bits
+    are NumPy's SFC64's, which draws 64 of them in half the time that torch's Mersenne Twister takes.
+    """
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    draws = np.random.Generator(np.random.SFC64(seed)).integers(
+        2**64, size=-(-shape.numel() // _PER_DRAW), dtype=np.uint64
+    )
+    sixteens = torch.from_numpy(draws.view(np.int16)[: shape.numel()]).view(shape)
+    return sixteens >= _zeros(probability) - _OUTCOMES // 2
+
+
+def scale_of_kept(probability: float) -> float:
+    """Return what the elements that stay are multiplied with."""
+    return _OUTCOMES / (_OUTCOMES - _zeros(probability))
+
+
+def _zeros(probability: float) -> int:
+    return round(probability * _OUTCOMES)
+
+
 class _Dropout(torch.autograd.Function):
     """Keeps one byte an element for the way back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
-        zeros = round(probability * _OUTCOMES)
-        draws = torch.empty(-(-x.numel() // _PER_DRAW), dtype=torch.int64).random_(-(2**63), None)
-        sixteens = draws.view(torch.int16)[: x.numel()].view(x.shape)
-        keep = sixteens >= zeros - _OUTCOMES // 2
+        keep = draw_mask(x.shape, probability)
         ctx.save_for_backward(keep)
-        ctx.scale = _OUTCOMES / (_OUTCOMES - zeros)
-        return (x * keep).mul_(ctx.scale)
+        ctx.scale = scale_of_kept(probability)
+        return _masked(x, keep, ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (keep,) = ctx.saved_tensors
-        return (gradients[0] * keep).mul_(ctx.scale), None
+        return _masked(gradients[0], keep, ctx.scale), None
+
+
+def _masked(x: Tensor, keep: Tensor, scale: float) -> Tensor:
+    # To numbers first: a product of floats and booleans converts them one by one.
+    return keep.to(x.dtype).mul_(x).mul_(scale)

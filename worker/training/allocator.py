@@ -1,0 +1,19 @@
+"""The C library's allocator, told that a training step frees nothing for good: the next one asks for the same again."""
+
+import ctypes
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+_INT_MAX = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Keep what is freed in the process, from now on. Without glibc nothing changes.
+
+    Otherwise the largest tensors of each step go back to the kernel and come again as zeroed pages, one fault for
+    every 4 KiB: 21,000 faults and 5 % of the processor's time in a step of 3,200 tokens through a 4M GPT-2; so, 300.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_MAX, 0)  # large blocks too come from the heap ...
+        libc.mallopt(_M_TRIM_THRESHOLD, _INT_MAX)  # ... whose end is not given back
