@@ -109,6 +109,12 @@ def _dataset_id(text: str) -> str:
     return text
 
 
+def _upload_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise NotFound("There is no upload of that id. `POST /uploads` begins one.")
+    return text
+
+
 def _or_absent(text: object) -> object:
     # `?status=&tag=` asks for nothing in particular.
     return None if text == "" else text
@@ -118,6 +124,7 @@ _OrAbsent = BeforeValidator(_or_absent)
 
 JobId = Annotated[str, AfterValidator(_job_id)]
 DatasetId = Annotated[str, AfterValidator(_dataset_id)]
+UploadId = Annotated[str, AfterValidator(_upload_id)]
 # The bounds stand inside the unions: of an absent value there is nothing to measure.
 _ShortText = Annotated[Text, Field(max_length=201)]
 _Limit = Annotated[int, Field(ge=1, le=200)]

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from app.errors import NotJson
 from core.errors import Fault, InvalidInput
 from core.job_spec import JobSpec
+from core.uploads import Announcement
 
 _Loc = tuple[str | int, ...]
 # What a value of another shape than a union's branch is answered with, at the branch itself or one step below it.
@@ -47,7 +48,16 @@ def _job_spec(body: Annotated[bytes, Depends(_json_bytes)]) -> SpecBody:
     return SpecBody(spec, hashlib.sha256(body).hexdigest())
 
 
+def _announcement(body: Annotated[bytes, Depends(_json_bytes)]) -> Announcement:
+    """Read what is announced of an upload. Raises InvalidInput with the place of everything that is wrong."""
+    try:
+        return Announcement.model_validate_json(body)
+    except ValidationError as error:
+        raise _invalid(json_faults(error, body), what="upload") from error
+
+
 JobSpecBody = Annotated[SpecBody, Depends(_job_spec)]
+AnnouncementBody = Annotated[Announcement, Depends(_announcement)]
 
 
 def json_faults(error: ValidationError, body: bytes) -> list[Fault]:
@@ -103,9 +113,9 @@ def _fault(path: _Loc, detail: ErrorDetails) -> Fault:
     return Fault(path, detail["msg"].removeprefix("Value error, "))
 
 
-def _invalid(faults: list[Fault]) -> InvalidInput:
+def _invalid(faults: list[Fault], *, what: str = "job") -> InvalidInput:
     where = ", ".join(".".join(map(str, fault.loc)) or "the body" for fault in faults[:3])
-    return InvalidInput(f"The job cannot be used: correct {where}.", faults)
+    return InvalidInput(f"The {what} cannot be used: correct {where}.", faults)
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -16,7 +16,7 @@ from app import errors
 from app.live import Feeds
 from app.middleware import BodyLimit, RequestId, TrustedHost
 from app.resources import open_resources
-from app.routes import checkpoints, datasets, events, health, jobs, metrics, reference, stream
+from app.routes import checkpoints, datasets, events, health, jobs, metrics, reference, stream, uploads
 from core.errors import Unusable
 from core.keys import ensure_first_key
 from core.log_setup import set_up_logging
@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.resources = resources
-    for module in (datasets, jobs, events, stream, metrics, checkpoints, health, reference):
+    for module in (datasets, uploads, jobs, events, stream, metrics, checkpoints, health, reference):
         app.include_router(module.router)
     errors.install(app)
     # The last one added is the outermost.

@@ -10,6 +10,8 @@ from core.errors import TooLarge
 from core.ids import new_id
 from core.settings import Settings
 
+# Whose body is a file.
+_UPLOADS = {("POST", "/datasets"), ("PUT", "/datasets")}
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
@@ -78,7 +80,9 @@ class BodyLimit:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        upload = (scope["method"], scope["path"]) == ("POST", "/datasets")
+        upload = (scope["method"], scope["path"]) in _UPLOADS or (
+            scope["method"] == "PATCH" and scope["path"].startswith("/uploads/")
+        )
         limit = self._settings.max_upload_bytes if upload else self._settings.max_body_bytes
         name = "EPOCHD_MAX_UPLOAD_BYTES" if upload else "EPOCHD_MAX_BODY_BYTES"
         too_large = TooLarge(f"The body is over this server's limit of {limit:,} bytes ({name}).")

@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.schemas import Problem
 from core.job_spec import JobSpec
+from core.uploads import Announcement
 
 _REFERENCE = "#/components/schemas/{model}"
 _MEANINGS = {
@@ -38,13 +39,17 @@ def json_request(model: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref(model)}}}}
 
 
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+BINARY_REQUEST = {"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}}
+
+
 def document(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, made once."""
     if app.openapi_schema is None:
         made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         components = made.setdefault("components", {})
         schemas = components.setdefault("schemas", {})
-        for model in (Problem, JobSpec):
+        for model in (Problem, JobSpec, Announcement):
             schema = model.model_json_schema(ref_template=_REFERENCE)
             schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}

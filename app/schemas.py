@@ -1,4 +1,4 @@
-"""The bodies of answers, as clients see them."""
+"""The bodies of answers, as clients see them; those about datasets are in `app/dataset_schemas.py`."""
 
 from datetime import datetime
 from typing import Any
@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.models import Checkpoint, Dataset, Job
+from core.models import Checkpoint, Job
 
 
 class Problem(BaseModel):
@@ -29,53 +29,6 @@ class _Open(BaseModel):
     """Numbers that a job's worker writes: what is named here and whatever else it knows."""
 
     model_config = ConfigDict(extra="allow")
-
-
-# Datasets ------------------------------------------------------------------------------------------------------------
-
-
-class RowWarning(BaseModel):
-    """A row that will be skipped, and why."""
-
-    line: int
-    message: str
-
-
-class DatasetReport(BaseModel):
-    """What the look through the file found."""
-
-    warnings: list[RowWarning]
-    skipped_rows: int
-
-
-class DatasetBody(BaseModel):
-    """An uploaded dataset."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: str
-    filename: str
-    format: str
-    split: str
-    bytes: int
-    sha256: str
-    rows: int
-    columns: list[str]
-    created_at: datetime
-    report: DatasetReport
-
-
-class DatasetPage(BaseModel):
-    """Datasets, newest first."""
-
-    data: list[DatasetBody]
-    next_cursor: str | None
-
-    @classmethod
-    def of(cls, found: list[Dataset], limit: int) -> "DatasetPage":
-        """Return the page of up to `limit` rows of a query for one more."""
-        data = [DatasetBody.model_validate(row) for row in found[:limit]]
-        return cls(data=data, next_cursor=data[-1].id if len(found) > limit else None)
 
 
 # Jobs ----------------------------------------------------------------------------------------------------------------

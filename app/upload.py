@@ -1,4 +1,4 @@
-"""Receiving a file: straight to its place on disk, hashed on the way, never held in memory."""
+"""Receiving a file, or a part of one: straight to its place on disk, never held in memory."""
 
 import hashlib
 import os
@@ -13,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from core.errors import InvalidInput
+from core.store import Store
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -63,17 +64,36 @@ async def receive(request: Request, path: Path, filename: str | None) -> Receive
         if form:
             form.check_complete()
         sha256 = await anyio.to_thread.run_sync(sink.finish)
-    return Received(path, _plain(filename or (form.filename if form else "")), sink.size, sha256)
+    return Received(path, plain_name(filename or (form.filename if form else "")), sink.size, sha256)
+
+
+async def append_body(request: Request, store: Store, key: str, *, offset: int, end: int) -> None:
+    """Write a request's body into a file that grows, from `offset` on; what has come is kept if the rest never does.
+
+    Raises InvalidInput where the body goes beyond `end`, Corrupt where the file is gone.
+    """
+
+    def write(data: bytes) -> None:
+        nonlocal offset
+        if offset + len(data) > end:
+            raise InvalidInput(f"More bytes came than the {end} that were announced: the file changed meanwhile.")
+        store.extend(key, data, offset=offset)
+        offset += len(data)
+
+    await _pump(request, write)
 
 
 async def _pump(request: Request, write: Callable[[bytes], None]) -> None:
     pending = bytearray()
-    async for chunk in request.stream():
-        pending += chunk
-        if len(pending) >= _CHUNK_BYTES:
-            await anyio.to_thread.run_sync(write, bytes(pending))
-            pending.clear()
-    await anyio.to_thread.run_sync(write, bytes(pending))
+    try:
+        async for chunk in request.stream():
+            pending += chunk
+            if len(pending) >= _CHUNK_BYTES:
+                data = bytes(pending)
+                pending.clear()
+                await anyio.to_thread.run_sync(write, data)
+    finally:  # also where the connection breaks
+        await anyio.to_thread.run_sync(write, bytes(pending))
 
 
 class _Form:
@@ -132,7 +152,7 @@ class _Form:
         self._complete = True
 
 
-def _plain(filename: str) -> str:
+def plain_name(filename: str) -> str:
     """Return the last part of a path. Raises InvalidInput for what is no name of a file."""
     name = filename.replace("\\", "/").rpartition("/")[2]
     if not name or len(name) > 255 or not name.isprintable():

@@ -153,7 +153,8 @@ def _files(settings: Settings) -> Finding:
 def _listed(work: UnitOfWork) -> dict[str, int]:
     """Return the store's key of every file that the database lists, with its length."""
     with work.reading() as session:
-        files = {datasets.store_key(row.id): row.bytes for row in session.exec(select(Dataset))}
+        here = select(Dataset).where(col(Dataset.deleted_at).is_(None))
+        files = {datasets.store_key(row.id): datasets.kept_bytes(row) for row in session.exec(here)}
         alive = select(Checkpoint).join(Job, col(Job.id) == col(Checkpoint.job_id)).where(col(Job.deleted_at).is_(None))
         for row in session.exec(alive):
             for part, entries in (("model", row.files), ("state", row.state_files)):

@@ -68,6 +68,10 @@ class Client:
                 continue
         return self._answer("POST", path, **request)
 
+    def patch(self, path: str, **request: Any) -> None:
+        """Send a PATCH."""
+        self._request("PATCH", path, **request)
+
     def delete(self, path: str) -> None:
         """Send a DELETE."""
         self._request("DELETE", path)

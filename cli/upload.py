@@ -1,15 +1,21 @@
-"""Sending a dataset: streamed from the disk, with a bar."""
+"""Sending a dataset: from where the server has it so far, as often as the connection breaks, with a bar."""
 
-from collections.abc import Iterator
+import hashlib
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from cli.client import Client, Json
+from cli.client import Client, Json, Refused, Unanswered
 from cli.screen import err
-from core.dataset_files import format_of
+from core.upload_formats import encoding_of, format_of
 
 _CHUNK_BYTES = 1 << 18
+# For how long nothing may come through, and how often it is tried.
+_PATIENCE_SECONDS = 120.0
+_PAUSE_SECONDS = 0.5
+_CONFLICT = 409
 
 
 def transfer_bar() -> Progress:
@@ -25,26 +31,70 @@ def transfer_bar() -> Progress:
     )
 
 
-def push(client: Client, path: Path, split: str | None) -> Json:
+def push(client: Client, path: Path, *, split: str | None = None, encoding: str | None = None) -> Json:
     """Upload a file and return the dataset that the server made of it.
 
-    Raises InvalidInput, before a byte is sent, for a file of a format that epochd does not read.
+    A connection that breaks is taken up again behind what the server has, and so is an earlier push of the same file
+    that was interrupted. Raises InvalidInput, before a byte is sent, for a file of a format that epochd does not read.
     """
-    format_of(path.name)
+    encoding_of(encoding, format_of(path.name))
     size = path.stat().st_size
-    with path.open("rb"), transfer_bar() as bar:
-        return client.post(
-            "/datasets",
-            params={"filename": path.name} | ({"split": split} if split else {}),
-            content=_chunks(path, bar, bar.add_task(path.name, total=size)),
-            headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
-            timeout=None,  # the server reads the whole file before it answers
-        )
-
-
-def _chunks(path: Path, bar: Progress, task: TaskID) -> Iterator[bytes]:
     with path.open("rb") as stream:
+        announced = {"filename": path.name, "bytes": size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    chosen = {name: value for name, value in (("split", split), ("encoding", encoding)) if value}
+    patience = _Patience()
+    upload = patience.ask(lambda: client.post("/uploads", json=announced | chosen))
+    address = f"/uploads/{upload['id']}"
+    with transfer_bar() as bar:
+        task = bar.add_task(path.name, total=size)
+        _send(client, path, upload, bar, task)
+        bar.update(task, completed=size, description="the server checks every row")
+        # It reads the whole file before it answers.
+        return _Patience().ask(lambda: client.post(f"{address}/complete", timeout=None))
+
+
+def _send(client: Client, path: Path, upload: Json, bar: Progress, task: TaskID) -> None:
+    address, offset, patience = f"/uploads/{upload['id']}", upload["offset"], _Patience()
+    while offset < upload["bytes"]:
+        bar.update(task, completed=offset)
+        try:
+            client.patch(address, content=_chunks(path, offset, bar, task), headers={"Upload-Offset": str(offset)})
+        except Unanswered as error:
+            patience.wait(error)
+        except Refused as error:
+            # Of a request that broke more may have come since the server was asked.
+            if error.status != _CONFLICT:
+                raise
+            patience.wait(error)
+        before, offset = offset, patience.ask(lambda: client.get(address))["offset"]
+        if offset > before:
+            patience = _Patience()
+
+
+class _Patience:
+    """For how long to go on although nothing comes through."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + _PATIENCE_SECONDS
+
+    def wait(self, error: Exception) -> None:
+        """Wait a moment. Raises the error where patience is at its end."""
+        if time.monotonic() > self._until:
+            raise error
+        time.sleep(_PAUSE_SECONDS)
+
+    def ask(self, request: Callable[[], Json]) -> Json:
+        """Return the answer to a request that does no harm when it is made again."""
+        while True:
+            try:
+                return request()
+            except Unanswered as error:
+                self.wait(error)
+
+
+def _chunks(path: Path, offset: int, bar: Progress, task: TaskID) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        stream.seek(offset)
         while chunk := stream.read(_CHUNK_BYTES):
             yield chunk
             bar.advance(task, len(chunk))
-    bar.update(task, description="the server checks every row")

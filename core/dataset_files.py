@@ -1,19 +1,21 @@
-"""Reading a dataset's file: what format it is, its rows, and what is wrong with it, line by line.
+"""Reading a dataset's file in its plain form: its rows, and what is wrong with it, line by line.
 
 Pure file reading, shared by the API (to check an upload) and the trainer (to train on it): both see the same rows.
+What is uploaded in another form is brought into this one first, by `core/plain_form.py`.
 """
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
+from core.dataset_report import MAX_WARNINGS, Report, Tally
 from core.errors import Corrupt, Fault, InvalidInput
-from core.text_lines import MAX_ROW_BYTES, Hashed, text_lines
+from core.text_lines import MAX_ROW_BYTES, Hashed, decoded, raw_lines, text_lines
 
 Format = Literal["txt", "jsonl"]
 Split = Literal["blank_line", "line", "file"]
@@ -25,6 +27,7 @@ _LINES_AT_ONCE = 1000
 _READ_BYTES = 2**20
 # The kinds of JSON rows by what each must hold. Whatever else a row holds is left alone.
 _KINDS = (("text",), ("input_ids",), ("prompt", "completion"), ("messages",))
+_COLUMNS = frozenset(name for kind in _KINDS for name in kind)
 _ROLES = ("system", "user", "assistant")
 
 
@@ -51,8 +54,7 @@ class DataFile(BaseModel):
     known: Known | None = None
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row, of one of four kinds: a text; token ids with as many labels (-100: no loss on it); a prompt and its
     completion; or a conversation, whose messages have a `role` and a `content`.
     """
@@ -65,35 +67,10 @@ class Row:
     messages: list[dict[str, str]] | None = None
 
 
-@dataclass
-class Report:
-    """What a look through a whole file found. `warnings` holds the first few rows that will be skipped.
-
-    `largest_id` is that of all token ids and labels; None for text.
-    """
-
-    rows: int = 0
-    skipped_rows: int = 0
-    largest_id: int | None = None
-    columns: list[str] = field(default_factory=list)
-    warnings: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     number: int
     row: Row | None  # None where the row is empty and will be skipped
     columns: tuple[str, ...]
-
-
-def format_of(filename: str) -> Format:
-    """Tell the format from a file's name. Raises InvalidInput for one that epochd does not read."""
-    suffix = Path(filename).suffix.lower()
-    if suffix == ".txt":
-        return "txt"
-    if suffix in (".jsonl", ".ndjson"):
-        return "jsonl"
-    raise InvalidInput(f"A dataset is a .txt or a .jsonl file; {filename!r} is neither. Rename or convert it.")
 
 
 def holds_ids(columns: Collection[str]) -> bool:
@@ -125,35 +102,59 @@ def inspect(file: DataFile) -> Report:
     return report
 
 
-def inspecting(file: DataFile) -> Iterator[Report]:
-    """Do what `inspect` does, and yield the report under way every thousand lines, then whole."""
+def inspecting(
+    file: DataFile, *, max_faults: int = MAX_FAULTS, note: Callable[[int, str], None] = lambda *_: None
+) -> Iterator[Report]:
+    """Do what `inspect` does, and yield the report under way every thousand lines, then whole.
+
+    `note` is told the line and the sentence of everything that is found, also where the report has no room for it.
+    """
     with file.path.open("rb") as stream:
-        yield from _inspecting(_lines(file, stream))
+        yield from _inspecting(_lines(file, stream), max_faults, note)
 
 
-def _inspecting(lines: Iterator["_Line | Fault"]) -> Iterator[Report]:
-    report, faults = Report(), []
+def _inspecting(
+    lines: Iterator["_Line | Fault"], max_faults: int, note: Callable[[int, str], None]
+) -> Iterator[Report]:
+    report, faults, tally = Report(), list[Fault](), Tally()
     for number, line in enumerate(lines, 1):
         if isinstance(line, Fault):
             faults.append(line)
-            if len(faults) == MAX_FAULTS:
+            note(int(line.loc[-1]), line.msg)
+            if len(faults) == max_faults:
                 break
         elif line.row is None:
             report.skipped_rows += 1
-            if len(report.warnings) < MAX_FAULTS:
+            note(line.number, "empty, will be skipped")
+            if len(report.warnings) < MAX_WARNINGS:
                 report.warnings.append({"line": line.number, "message": "empty, will be skipped"})
         else:
             report.rows += 1
             report.columns = report.columns or list(line.columns)
-            for ids in filter(None, (line.row.input_ids, line.row.labels)):
-                report.largest_id = max(report.largest_id or 0, *ids)
+            _count(line.row, report, tally)
         if number % _LINES_AT_ONCE == 0:
             yield report
     if faults:
         raise InvalidInput("The dataset cannot be used: correct the lines named in errors and upload it again.", faults)
     if not report.rows:
         raise InvalidInput("The dataset has no usable row: the file is empty or holds only blank rows.")
+    tally.tell(report)
     yield report
+
+
+def _count(row: Row, report: Report, tally: Tally) -> None:
+    if row.text is not None:
+        tally.add(len(row.text), row.text)
+    elif row.input_ids is not None:
+        labels = row.labels or row.input_ids
+        tally.add(len(row.input_ids), (*row.input_ids, *(labels if labels is not row.input_ids else ())))
+        report.largest_id = max(report.largest_id or 0, *row.input_ids, *labels)
+    elif row.messages is not None:
+        said = tuple((message["role"], message["content"]) for message in row.messages)
+        tally.add(sum(len(content) for _, content in said), said)
+    else:
+        whole = (row.prompt or "", row.completion or "")
+        tally.add(sum(map(len, whole)), whole)
 
 
 def _lines(file: DataFile, stream: BinaryIO) -> Iterator[_Line | Fault]:
@@ -189,15 +190,23 @@ def _documents(stream: BinaryIO, split: Split) -> Iterator[_Line | Fault]:
 
 def _jsonl(stream: BinaryIO) -> Iterator[_Line | Fault]:
     kind: tuple[str, ...] | None = None
-    for line in text_lines(stream):
+    for line in raw_lines(stream):
         if isinstance(line, Fault):
             yield line
             return
-        number, text = line
-        if not text.strip():
+        number, raw = line
+        try:
+            value = pydantic_core.from_json(raw, allow_inf_nan=False)
+        except ValueError:
+            # What is JSON is UTF-8 without NUL bytes: only what is none needs to be looked at so closely.
+            text = decoded(number, raw)
+            if isinstance(text, Fault):
+                yield text
+                return
+            if text.strip():
+                yield Fault(("line", number), f"line {number} is not JSON: {_reason(text)}")
             continue
         try:
-            value = _json_object(text)
             this = _kind(value)
             kind = kind or this
             if this != kind:
@@ -209,28 +218,35 @@ def _jsonl(stream: BinaryIO) -> Iterator[_Line | Fault]:
             yield _Line(number, row, (*this, "labels") if this == ("input_ids",) and "labels" in value else this)
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _reason(text: str) -> str:
+    """Return why a line is not JSON, in the parser's words."""
     try:
-        value = pydantic_core.from_json(text.rstrip("\r\n"), allow_inf_nan=False)
+        pydantic_core.from_json(text.rstrip("\r\n"), allow_inf_nan=False)
     except ValueError as error:
-        # The parser counts lines too, and sees but this one.
-        raise ValueError(f"is not JSON: {str(error).replace('line 1 column', 'column')}") from error
+        return str(error).replace("line 1 column", "column")  # it counts lines too, and sees but this one
+    return "it is not UTF-8"
+
+
+@cache
+def _kind_of(columns: frozenset[str]) -> tuple[str, ...] | None:
+    kinds = [kind for kind in _KINDS if columns.issuperset(kind)]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+def _kind(value: Any) -> tuple[str, ...]:
     if not isinstance(value, dict):
         raise ValueError('is not a JSON object such as {"text": "…"}')
-    return value
-
-
-def _kind(value: dict[str, Any]) -> tuple[str, ...]:
-    kinds = [kind for kind in _KINDS if all(column in value for column in kind)]
-    if len(kinds) != 1:
+    kind = _kind_of(_COLUMNS.intersection(value))
+    if kind is None:
         raise ValueError('must have either "text", "input_ids", "prompt" and "completion", or "messages"')
-    return kinds[0]
+    return kind
 
 
 def _text_row(value: dict[str, Any]) -> Row | None:
     if not isinstance(value["text"], str):
         raise ValueError("has a text that is not a string")
-    return Row(text=value["text"]) if value["text"].strip() else None
+    text = value["text"]
+    return None if not text or text.isspace() else Row(text=text)
 
 
 def _completion_row(value: dict[str, Any]) -> Row:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from core import checkpoints, job_queries, submission
+from core import checkpoints, datasets, job_queries, submission
 from core.database import database_now
 from core.errors import CancelRequested, Conflict, EpochdError, FenceLost, InvalidInput, NotFound
 from core.events import Cursor, Event, append
@@ -81,6 +81,8 @@ def submit(
     if isinstance(spec.model, EarlierModel):
         # Its checkpoints are neither thinned out nor deleted before this job is there to need one of them.
         _lock(session, spec.model.checkpoint.job)
+    validation = spec.validation.dataset if isinstance(spec.validation, ValidationDataset) else None
+    datasets.hold(session, spec.dataset, *([validation] if validation else []))
     spec, plan, base_checkpoint = submission.prepare(session, owner_id, spec, limits)
     # By the one clock that all APIs share: jobs of one priority are claimed in the order of their ids.
     now = session.execute(sa.select(database_now())).scalar_one()
@@ -94,7 +96,7 @@ def submit(
         spec=spec.document(),
         plan=plan,
         dataset_id=spec.dataset,
-        validation_dataset_id=spec.validation.dataset if isinstance(spec.validation, ValidationDataset) else None,
+        validation_dataset_id=validation,
         base_checkpoint=base_checkpoint,
         idempotency_key=idempotency_key,
         request_sha256=request_sha256,
@@ -151,7 +153,7 @@ def resume(session: Session, owner_id: str, job_id: str) -> Job:
 def retry(session: Session, owner_id: str, job_id: str) -> Job:
     """Queue a failed or cancelled job again: it goes on from its last checkpoint, with a whole budget of failures.
 
-    Raises Conflict where the job has not ended so, or where the checkpoint it starts from is gone.
+    Raises Conflict where the job has not ended so, or where its data or the checkpoint it starts from is gone.
     """
     job = _locked(session, owner_id, job_id)
     if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
@@ -161,6 +163,12 @@ def retry(session: Session, owner_id: str, job_id: str) -> Job:
             checkpoints.at(session, job.base_checkpoint)
         except NotFound as error:
             raise Conflict(f"{job.id} has nothing to go on from. {error.detail}") from error
+    needed = [job.dataset_id, *([job.validation_dataset_id] if job.validation_dataset_id else [])]
+    datasets.hold(session, *needed)
+    if lost := [dataset_id for dataset_id in needed if not datasets.is_there(session, dataset_id)]:
+        raise Conflict(
+            f"{job.id} needs the dataset {lost[0]}, which was deleted. Upload it again, and submit a new job."
+        )
     reason = f"retried after it {_ENDED[JobStatus(job.status)]}"
     _leave(session, job, JobStatus.QUEUED, {"reason": reason}, failures=0, error=sa.null())
     announcements(session).ring = True

@@ -44,7 +44,11 @@ class Key(SQLModel, table=True):
 
 
 class Dataset(SQLModel, table=True):
-    """An uploaded file that passed inspection; its bytes lie in the store under `datasets/<id>`."""
+    """An uploaded file that passed inspection; its plain form lies in the store under `datasets/<id>`.
+
+    `format` is how it was read (`core/datasets.py` writes it), `bytes` and `sha256` are those of the upload. The plain
+    form has its own where it is another file.
+    """
 
     __tablename__ = "datasets"
     __table_args__ = (sa.UniqueConstraint("owner_id", "sha256", "format", "split"),)
@@ -56,10 +60,36 @@ class Dataset(SQLModel, table=True):
     split: str
     bytes: int = Field(sa_type=sa.BigInteger)
     sha256: str
+    plain_format: str | None = None
+    plain_bytes: int | None = Field(default=None, sa_type=sa.BigInteger)
+    plain_sha256: str | None = None
     rows: int = Field(sa_type=sa.BigInteger)
     columns: list[str] = Field(sa_type=sa.JSON)
     report: dict[str, Any] = Field(sa_type=sa.JSON)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    # Nobody sees it any more; its row goes when no job names it.
+    deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Upload(SQLModel, table=True):
+    """A file on its way, in as many requests as it takes; what has come lies in the store under `uploads/<id>`."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (sa.UniqueConstraint("owner_id", "request_sha256"),)
+
+    id: str = Field(primary_key=True)
+    owner_id: str = Field(foreign_key="owners.id")
+    # Of all that was announced: who announces the same again goes on with this one.
+    request_sha256: str
+    filename: str
+    bytes: int = Field(sa_type=sa.BigInteger)
+    sha256: str
+    split: str | None = None
+    encoding: str | None = None
+    # What became of it. It need not be there any more.
+    dataset_id: str | None = None
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    touched_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime, index=True)
 
 
 class Tokenizer(SQLModel, table=True):

@@ -25,6 +25,12 @@ class Settings(BaseSettings):
     store_url: str = ""
 
     max_upload_bytes: int = 10 * 2**30
+    # Uploads that are under way, of one owner; and how long one that nobody goes on with is kept.
+    max_open_uploads: Annotated[int, Field(ge=1)] = 20
+    upload_keep_seconds: Annotated[float, Field(gt=0)] = 86_400.0
+    # What looking through one upload may take.
+    inspection_memory_bytes: Annotated[int, Field(ge=2**29)] = 8 * 2**30
+    inspection_seconds: Annotated[int, Field(ge=1)] = 1800
     max_body_bytes: int = 2**20
     max_parameters: int = 2_000_000_000
     max_sequence_length: int = 8192

@@ -1,6 +1,10 @@
-"""Where datasets and checkpoints are kept: files and folders under a key, complete or absent, never overwritten."""
+"""Where datasets and checkpoints are kept: files and folders under a key, complete or absent, never overwritten.
+
+Only an upload on its way is a file that grows: under a key of its own, and nothing reads it before it is complete.
+"""
 
 import fcntl
+import math
 import os
 import shutil
 import time
@@ -71,6 +75,52 @@ class Store:
         else:
             source.rename(target)
         sync(target.parent)
+
+    def grow(self, key: str) -> None:
+        """Begin an empty file under `key`, which `extend` makes longer; one that is there already stays as it is."""
+        path = self._path(key)
+        _make_folder(path.parent)
+        path.touch()
+
+    def extend(self, key: str, data: bytes, *, offset: int) -> None:
+        """Write bytes into a file that grows. Two that write the same bytes at the same place do no harm.
+
+        Raises Corrupt where the file is gone.
+        """
+        try:
+            descriptor = os.open(self._path(key), os.O_WRONLY)
+        except FileNotFoundError as error:
+            raise Corrupt(f"{key} is missing from the store") from error
+        with open(descriptor, "wb", buffering=0) as stream:
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(stream.fileno(), view, offset)
+                view, offset = view[written:], offset + written
+
+    def link(self, key: str, path: Path) -> None:
+        """Give the file under `key` a second name, synced: what becomes of the first is nothing to it.
+
+        Raises Corrupt where the file is gone.
+        """
+        try:
+            os.link(self._path(key), path)
+        except FileNotFoundError as error:
+            raise Corrupt(f"{key} is missing from the store") from error
+        sync(path)
+
+    def length(self, key: str) -> int:
+        """Return the size of the file under `key`; 0 where there is none."""
+        try:
+            return self._path(key).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def idle_seconds(self, key: str) -> float:
+        """Return for how long nothing was written to the file under `key`; for ever where there is none."""
+        try:
+            return time.time() - self._path(key).stat().st_mtime
+        except FileNotFoundError:
+            return math.inf
 
     def fetch(self, key: str) -> Path:
         """Return a local path of what lies under `key`, to read only. Raises Corrupt where it is gone."""

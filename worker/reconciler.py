@@ -88,7 +88,7 @@ class Reconciler:
             self._settings.heartbeat_file.touch()
         sweeper.remove_deleted_jobs(self._work, self._store)
         if time.monotonic() >= self._sweep_from:
-            sweeper.sweep(self._work, self._store)
+            sweeper.sweep(self._work, self._store, self._settings)
             self._sweep_from = time.monotonic() + _SWEEP_SECONDS
 
     def _lose(self, session: Session, job: Job) -> None:

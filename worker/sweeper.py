@@ -8,9 +8,10 @@ import re
 
 import structlog
 
-from core import checkpoints, deletion
+from core import checkpoints, datasets, deletion, uploads
 from core.jobs import Claim
-from core.models import Job
+from core.models import Job, Upload
+from core.settings import Settings
 from core.store import Store
 from core.unit_of_work import UnitOfWork
 
@@ -32,14 +33,48 @@ def remove_deleted_jobs(work: UnitOfWork, store: Store) -> None:
         _log.info("deleted_job_removed", job=job_id)
 
 
-def sweep(work: UnitOfWork, store: Store) -> None:
-    """Delete what writers that are gone left behind: unfinished files, and checkpoints that were never listed or are
-    no longer. Raises one of OUTAGES; safe to repeat, and at any number of places at once.
+def sweep(work: UnitOfWork, store: Store, settings: Settings) -> None:
+    """Delete what writers that are gone left behind: unfinished files, uploads that nobody goes on with, checkpoints
+    that were never listed or are no longer, and the last of deleted datasets.
+
+    Raises one of OUTAGES; safe to repeat, and at any number of places at once.
     """
+    _sweep_uploads(work, store, settings.upload_keep_seconds)
+    _sweep_datasets(work, store)
     for name in store.sweep():
         _log.info("unfinished_file_swept", name=name)
     for job_id in store.names("checkpoints"):
         _sweep_checkpoints(job_id, work, store)
+
+
+def _sweep_uploads(work: UnitOfWork, store: Store, keep_seconds: float) -> None:
+    with work.reading() as session:
+        # One request may take longer than this: what it writes is younger than its row says.
+        expired = [name for name in uploads.expired(session, keep_seconds) if _is_idle(store, name, keep_seconds)]
+    for upload_id in expired:
+        with work.begin() as session:
+            uploads.forget(session, upload_id)
+        store.delete(uploads.store_key(upload_id))
+        _log.info("upload_expired", upload=upload_id)
+    for upload_id in store.names("uploads"):
+        with work.reading() as session:
+            known = session.get(Upload, upload_id) is not None
+        if not known and _is_idle(store, upload_id, keep_seconds):
+            store.delete(uploads.store_key(upload_id))
+
+
+def _is_idle(store: Store, upload_id: str, keep_seconds: float) -> bool:
+    return store.idle_seconds(uploads.store_key(upload_id)) > keep_seconds
+
+
+def _sweep_datasets(work: UnitOfWork, store: Store) -> None:
+    with work.reading() as session:
+        deleted = datasets.deleted(session)
+    for dataset_id in deleted:
+        for key in (datasets.store_key(dataset_id), datasets.report_key(dataset_id)):
+            store.delete(key)
+        with work.begin() as session:
+            datasets.take_away(session, dataset_id)
 
 
 def clear_fence(claim: Claim, store: Store) -> None:

@@ -1,36 +1,30 @@
-"""Datasets: upload, list, read."""
+"""Datasets: upload, list, read, delete."""
 
 from typing import Annotated
 
 import anyio.to_thread
-import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool
 
-from app.dependencies import DatasetId, Paging, Reader, TheResources, Work, Writer
-from app.openapi import problems
-from app.resources import Resources
-from app.schemas import DatasetBody, DatasetPage
-from app.upload import Received, receive
-from core import dataset_files, datasets
-from core.dataset_files import DataFile, Split
-from core.errors import InvalidInput
-from core.models import Dataset
+from app.dataset_schemas import DatasetBody, DatasetPage
+from app.dependencies import DatasetId, Paging, Reader, TheResources, TheStore, Work, Writer
+from app.keeping import Reading, keep
+from app.openapi import BINARY, problems
+from app.ranged_response import FileSegment, RangedResponse, Segment
+from app.upload import receive
+from core import datasets
+from core.dataset_files import Split
+from core.errors import Corrupt
 
 router = APIRouter(tags=["datasets"])
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_FORM = {
-    "schema": {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
-}
+_FORM = {"schema": {"type": "object", "required": ["file"], "properties": {"file": BINARY["schema"]}}}
 _UPLOAD = {
-    "requestBody": {
-        "required": True,
-        "content": {"multipart/form-data": _FORM, "application/octet-stream": _BINARY},
-    }
+    "requestBody": {"required": True, "content": {"multipart/form-data": _FORM, "application/octet-stream": BINARY}}
 }
 
 
+@router.put("/datasets", status_code=201, include_in_schema=False)
 @router.post(
     "/datasets",
     status_code=201,
@@ -47,16 +41,24 @@ async def create(
     *,
     filename: Annotated[str | None, Query(description="The file's name, where it is not in a form.")] = None,
     split: Annotated[Split | None, Query(description="What a row of a .txt is; blank_line by default.")] = None,
+    encoding: Annotated[
+        str | None, Query(max_length=40, description="How a text is written, where it is not UTF-8: gb18030, say.")
+    ] = None,
 ) -> DatasetBody:
-    """Receive a file, look through it, and keep it where every row can be used."""
+    """Receive a file, look through it, and keep it where every row can be used. PUT is what `curl -T` sends."""
     async with contextmanager_in_threadpool(resources.store.incoming()) as path:
         received = await receive(request, path, filename)
         dataset, new = await anyio.to_thread.run_sync(
-            _keep, resources, caller.owner_id, received, split, limiter=resources.inspections
+            keep,
+            resources,
+            caller.owner_id,
+            received,
+            Reading(split=split, encoding=encoding or None),
+            limiter=resources.inspections,
         )
     if not new:
         response.status_code = 200
-    return DatasetBody.model_validate(dataset)
+    return DatasetBody.of(dataset)
 
 
 @router.get("/datasets", operation_id="list_datasets", summary="List datasets, newest first", responses=problems())
@@ -71,41 +73,46 @@ def list_(caller: Reader, work: Work, paging: Paging) -> DatasetPage:
 def read(caller: Reader, work: Work, dataset_id: DatasetId) -> DatasetBody:
     """Return one of the caller's datasets."""
     with work.reading() as session:
-        return DatasetBody.model_validate(datasets.get(session, caller.owner_id, dataset_id))
+        return DatasetBody.of(datasets.get(session, caller.owner_id, dataset_id))
 
 
-def _keep(resources: Resources, owner_id: str, received: Received, split: Split | None) -> tuple[Dataset, bool]:
-    """Return the dataset of a received file, and whether it is new."""
-    format_ = dataset_files.format_of(received.filename)
-    if split and format_ != "txt":
-        raise InvalidInput.at(("query", "split"), "split says what a row of a .txt is: leave it out for other formats.")
-    file = DataFile(path=received.path, format=format_, split=split or "blank_line")
-    if same := _same(resources, owner_id, received, file):
-        return same, False
-    report = dataset_files.inspect(file)
+@router.get(
+    "/datasets/{dataset_id}/report",
+    operation_id="download_dataset_report",
+    summary="Download all that was found in a dataset, one JSON object a line",
+    response_class=Response,
+    responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}, **problems(404)},
+)
+def report(caller: Reader, work: Work, store: TheStore, dataset_id: DatasetId) -> Response:
+    """Return every row that is skipped, with its line; the dataset itself names the first 20."""
+    with work.reading() as session:
+        datasets.get(session, caller.owner_id, dataset_id)
+    found: list[Segment] = []
     try:
-        with resources.work.begin() as session:
-            dataset = datasets.add(
-                session,
-                owner_id,
-                filename=received.filename,
-                size=received.size,
-                sha256=received.sha256,
-                file=file,
-                report=report,
-                store=resources.store,
-            )
-        return dataset, True
-    except sa.exc.IntegrityError:
-        # The same bytes were uploaded at the same time, and the other upload was quicker.
-        if same := _same(resources, owner_id, received, file):
-            return same, False
-        raise
+        path = store.fetch(datasets.report_key(dataset_id))
+        found.append(FileSegment(path, path.stat().st_size))
+    except (Corrupt, FileNotFoundError):
+        pass
+    return RangedResponse(
+        found,
+        sha256=dataset_id,  # as the dataset, it never changes
+        media_type="application/x-ndjson",
+        filename=f"{dataset_id}-report.jsonl",
+        immutable=False,
+    )
 
 
-def _same(resources: Resources, owner_id: str, received: Received, file: DataFile) -> Dataset | None:
-    with resources.work.reading() as session:
-        found = datasets.find_same(session, owner_id, sha256=received.sha256, file=file)
-        if found:
-            session.expunge(found)
-        return found
+@router.delete(
+    "/datasets/{dataset_id}",
+    status_code=204,
+    operation_id="delete_dataset",
+    summary="Delete a dataset that no live job needs",
+    responses=problems(404, 409),
+)
+def delete(caller: Writer, work: Work, store: TheStore, dataset_id: DatasetId) -> None:
+    """Delete a dataset and its file. Jobs that have ended keep what they made of it, but cannot be retried."""
+    with work.begin() as session:
+        datasets.remove(session, caller.owner_id, dataset_id)
+    # Should this process die here, a worker does it.
+    for key in (datasets.store_key(dataset_id), datasets.report_key(dataset_id)):
+        store.delete(key)

@@ -2,15 +2,23 @@
 
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from cli.client import Client
+from cli.check import check as look
+from cli.client import Client, Json
+from cli.essays import END, SEPARATOR, gather
+from cli.report_text import report_lines
 from cli.screen import answer, note, size, table
 from cli.upload import push as upload
+from core.errors import InvalidInput
+from core.upload_formats import UploadFormat, encoding_of
 
-app = typer.Typer(no_args_is_help=True, help="Upload and list datasets.")
+app = typer.Typer(no_args_is_help=True, help="Check, upload, list and delete datasets.")
+
+_LEFT_OUT_SHOWN = 20
 
 
 class Split(StrEnum):
@@ -21,19 +29,62 @@ class Split(StrEnum):
     FILE = "file"
 
 
+_Split = Annotated[
+    Split | None, typer.Option(help="What a row of a .txt is: text between blank lines, a line, or all of it.")
+]
+_Encoding = Annotated[str | None, typer.Option(help="How a text is written, where it is not UTF-8: gb18030, say.")]
+_FORMATS = "A .txt, .jsonl (both also .gz), .parquet or .pkl file."
+
+
 @app.command()
-def push(
-    file: Annotated[Path, typer.Argument(help="A .txt or a .jsonl file.", exists=True, dir_okay=False, readable=True)],
-    split: Annotated[
-        Split | None, typer.Option(help="What a row of a .txt is: text between blank lines, a line, or all of it.")
+def push(  # noqa: PLR0917 - typer calls it by name
+    file: Annotated[
+        Path | None, typer.Argument(help=_FORMATS, exists=True, dir_okay=False, readable=True, show_default=False)
     ] = None,
+    split: _Split = None,
+    encoding: _Encoding = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a file: a folder of essays, one .txt each.", exists=True, file_okay=False),
+    ] = None,
+    separator: Annotated[str, typer.Option(help="With --folder: what stands between title and text.")] = SEPARATOR,
+    end: Annotated[str, typer.Option(help="With --folder: what stands behind a text.")] = END,
 ) -> None:
-    """Upload a file and print the new dataset's id, alone on its line."""
-    dataset = upload(Client.from_environment(), file, split)
-    note(f"{dataset['rows']:,} rows, {size(dataset['bytes'])}, format {dataset['format']}")
-    for warning in dataset["report"]["warnings"]:
-        note(f"line {warning['line']}: {warning['message']}", "yellow")
+    """Upload a file, from where an earlier try stopped, and print the new dataset's id, alone on its line."""
+    client = Client.from_environment()
+    if (file is None) == (folder is None):
+        raise InvalidInput("Name a file, or with --folder a folder of essays.")
+    if file is not None:
+        dataset = upload(client, file, split=split, encoding=encoding)
+    else:
+        assert folder is not None
+        known = encoding_of(encoding, UploadFormat("txt"))
+        with TemporaryDirectory(prefix="epochd-essays-") as temporary:
+            rows = Path(temporary) / f"{folder.resolve().name}.jsonl"
+            gathered = gather(folder, rows, separator=separator, end=end, encoding=known)
+            for name, reason in gathered.left_out[:_LEFT_OUT_SHOWN]:
+                note(f"{name} {reason}: left out", "yellow")
+            note(f"{gathered.essays:,} essays, {len(gathered.left_out):,} files left out")
+            dataset = upload(client, rows)
+    _tell(dataset)
     answer(dataset["id"])
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help=_FORMATS, exists=True, dir_okay=False, readable=True)],
+    split: _Split = None,
+    encoding: _Encoding = None,
+) -> None:
+    """Look through a file as the server would, without one. Every fault is printed; status 1 where there are any."""
+    found = look(file, split=(split or Split.BLANK_LINE).value, encoding=encoding)
+    for line in report_lines(found.report):
+        note(line)
+    for message in found.findings:
+        answer(message)
+    if found.refusal:
+        raise InvalidInput(found.refusal)
+    note("The file can be used as it is.")
 
 
 @app.command("list")
@@ -46,3 +97,20 @@ def list_() -> None:
             for d in Client.from_environment().pages("/datasets", limit=100)
         ],
     )
+
+
+@app.command()
+def delete(dataset: Annotated[str, typer.Argument(help="A dataset's id.")]) -> None:
+    """Delete a dataset that no live job needs."""
+    Client.from_environment().delete(f"/datasets/{dataset}")
+
+
+def _tell(dataset: Json) -> None:
+    report = dataset["report"]
+    note(f"{dataset['rows']:,} rows, {size(dataset['bytes'])}, format {dataset['format']}")
+    for line in report_lines(report | {"rows": dataset["rows"]}):
+        note(line)
+    for warning in report["warnings"]:
+        note(f"line {warning['line']}: {warning['message']}", "yellow")
+    if report["skipped_rows"] > len(report["warnings"]):
+        note(f"All {report['skipped_rows']:,} skipped rows: GET {dataset['report_url']}", "yellow")

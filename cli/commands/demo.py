@@ -49,7 +49,7 @@ def _corpus(client: Client, folder: Path) -> Json:
     path = folder / "python-docs.jsonl"
     documents = write_corpus(path)
     _say(f"{path}: the prose of Python's own documentation, {documents} documents, {size(path.stat().st_size)}")
-    dataset = push(client, path, None)
+    dataset = push(client, path)
     _say(f"uploaded as {dataset['id']}")
     return dataset
 

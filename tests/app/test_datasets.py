@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from core import dataset_files
 from core.settings import Settings
 from tests.app.served import ON_SQLITE, Api
 
@@ -41,7 +40,10 @@ def test_a_form_and_a_raw_body_give_the_same_dataset(api: Api, settings: Setting
     assert (again.status_code, again.json()) == (200, dataset)
     assert api.http.get(f"/datasets/{dataset['id']}").json() == dataset
     assert api.http.get("/datasets").json() == {"data": [dataset], "next_cursor": None}
-    assert [path.read_bytes() for path in stored(settings)] == [GOOD]
+    assert {path.parent.name: path.read_bytes() for path in stored(settings)} == {
+        "datasets": GOOD,
+        "reports": b'{"line": 3, "message": "empty, will be skipped"}\n',
+    }
 
 
 @ON_SQLITE
@@ -149,7 +151,8 @@ def test_the_same_bytes_at_the_same_time_are_one_dataset(api: Api, settings: Set
     with ThreadPoolExecutor(8) as pool:
         ids = set(pool.map(upload, range(16)))
     assert len(ids) == 1
-    assert [path.name for path in stored(settings)] == list(ids)
+    assert sorted(path.parent.name for path in stored(settings)) == ["datasets", "reports"]
+    assert {path.name for path in stored(settings)} == ids
 
 
 @ON_SQLITE
@@ -157,9 +160,9 @@ def test_an_upload_that_meets_a_failure_leaves_nothing(
     api: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: object) -> None:
-        raise MemoryError
+        raise ValueError("nobody foresaw it")
 
-    monkeypatch.setattr(dataset_files, "inspect", broken)
+    monkeypatch.setattr("core.inspector.inspect_upload", broken)
     assert api.http.post("/datasets?filename=a.jsonl", content=GOOD).status_code == 500
     assert stored(settings) == []
 

@@ -43,7 +43,7 @@ def every_route(api: Api) -> list[tuple[str, str]]:
 
     http = [route for route in routes(api.app.routes) if isinstance(route, APIRoute)]
     return [
-        (method, route.path.format(job_id="job_x", dataset_id="ds_x", epoch="1", name="config.json"))
+        (method, route.path.format(job_id="job_x", dataset_id="ds_x", upload_id="up_x", epoch="1", name="config.json"))
         for route in http
         for method in route.methods or ()
     ]

@@ -132,4 +132,4 @@ def test_a_file_of_another_format_is_refused_before_anything_is_sent(
 
     ended = epochd("datasets", "push", "table.csv")
 
-    assert (ended.status, "'table.csv' is neither" in ended.err) == (1, True)
+    assert (ended.status, "'table.csv' is none of these" in ended.err) == (1, True)

@@ -9,15 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core import text_lines
 from core.dataset_files import (
     MAX_FAULTS,
     DataFile,
     Format,
     Known,
-    Report,
     Row,
     Split,
-    format_of,
     holds_ids,
     inspect,
     inspecting,
@@ -55,20 +54,6 @@ def _texts(file: DataFile) -> list[str | None]:
     return [row.text for row in read_rows(file)]
 
 
-@pytest.mark.parametrize(
-    ("name", "format_"),
-    [("a.txt", "txt"), ("A.TXT", "txt"), ("a.b.jsonl", "jsonl"), ("a.NDJSON", "jsonl"), ("/x/y.txt", "txt")],
-)
-def test_the_format_follows_from_the_name(name: str, format_: str) -> None:
-    assert format_of(name) == format_
-
-
-@pytest.mark.parametrize("name", ["", "a", "a.json", "a.pkl", "a.txt.gz", ".txt", "txt", "a.txt\x00", "a.csv"])
-def test_other_names_are_refused_with_what_is_read(name: str) -> None:
-    with pytest.raises(InvalidInput, match=r"\.txt or a \.jsonl"):
-        format_of(name)
-
-
 # .txt ----------------------------------------------------------------------------------------------------------------
 
 
@@ -100,12 +85,9 @@ def test_a_byte_order_mark_is_no_text(write) -> None:
 
 
 def test_blank_lines_are_counted_as_skipped_where_a_line_is_a_row(write) -> None:
-    assert inspect(write("a\n\n \nb", "txt", "line")) == Report(
-        rows=2,
-        skipped_rows=2,
-        columns=["text"],
-        warnings=[{"line": line, "message": "empty, will be skipped"} for line in (2, 3)],
-    )
+    report = inspect(write("a\n\n \nb", "txt", "line"))
+    assert (report.rows, report.skipped_rows, report.columns) == (2, 2, ["text"])
+    assert report.warnings == [{"line": line, "message": "empty, will be skipped"} for line in (2, 3)]
 
 
 @pytest.mark.parametrize("format_", ["txt", "jsonl"])
@@ -133,9 +115,34 @@ def test_what_is_not_text_is_refused_at_its_line(write, format_: Format, bad: by
     assert word in fault.msg
 
 
-def test_utf_16_is_refused_as_binary(write) -> None:
+def test_utf_16_is_refused_with_the_way_out(write) -> None:
     (fault,) = _faults(write("hello\n".encode("utf-16"), "txt"))
     assert fault.loc == ("line", 1)
+    assert "?encoding=utf-16" in fault.msg
+
+
+def test_what_is_not_utf_8_is_refused_with_the_way_out(write) -> None:
+    (fault,) = _faults(write("你好".encode("gb18030"), "txt"))
+    assert "?encoding=gb18030, --encoding" in fault.msg
+
+
+@pytest.mark.parametrize("format_", ["txt", "jsonl"])
+def test_a_line_that_is_too_long_is_told(write, format_: Format, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_lines, "MAX_ROW_BYTES", 2**20)
+    (fault,) = _faults(write('{"text": "a"}\n' + "x" * (2**20 + 1), format_))
+    assert fault == Fault(("line", 2), "line 2 is longer than 1 MiB")
+
+
+def test_all_that_is_found_can_be_heard(write) -> None:
+    heard: list[tuple[int, str]] = []
+    with pytest.raises(InvalidInput) as caught:
+        list(
+            inspecting(
+                write('{"text": ""}\n' * 30 + "x\n" * 50), max_faults=45, note=lambda *found: heard.append(found)
+            )
+        )
+    assert len(caught.value.faults) == 45
+    assert [line for line, _ in heard] == list(range(1, 76))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +269,8 @@ def test_rows_of_token_ids(write) -> None:
 def test_rows_of_prompts_and_completions(write) -> None:
     file = write('{"prompt": "", "completion": " b\\n", "prompts": 7}\n' + _COMPLETION)
     assert list(read_rows(file)) == [Row(prompt="", completion=" b\n"), Row(prompt="a", completion="b")]
-    assert inspect(file) == Report(rows=2, columns=["prompt", "completion"])
+    report = inspect(file)
+    assert (report.rows, report.skipped_rows, report.columns) == (2, 0, ["prompt", "completion"])
 
 
 def test_rows_of_conversations(write) -> None:
@@ -273,7 +281,8 @@ def test_rows_of_conversations(write) -> None:
     ]
     file = write(json.dumps({"messages": [message | {"name": "x"} for message in messages], "id": 1}))
     assert list(read_rows(file)) == [Row(messages=messages)], "a name, or a number, is left alone"
-    assert inspect(file) == Report(rows=1, columns=["messages"])
+    report = inspect(file)
+    assert (report.rows, report.skipped_rows, report.columns) == (1, 0, ["messages"])
 
 
 def test_the_columns_are_those_of_the_rows_kind(write) -> None:

@@ -62,7 +62,7 @@ def swept(installation: Installation) -> None:
     long_ago = time.time() - 3600
     for path in incoming.rglob("*"):
         os.utime(path, (long_ago, long_ago))
-    sweeper.sweep(installation.work, installation.store)
+    sweeper.sweep(installation.work, installation.store, installation.settings)
     assert list(incoming.iterdir()) == []
 
 

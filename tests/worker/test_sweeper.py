@@ -4,13 +4,15 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 
-from core import checkpoints, jobs
+from core import checkpoints, jobs, uploads
 from core.jobs import Claim
-from core.models import Checkpoint
+from core.models import Checkpoint, Upload
 from core.store import Store
 from tests.house import LOST, House
 from worker import sweeper
@@ -57,21 +59,21 @@ def test_a_writer_killed_in_the_middle_leaves_nothing_for_long(house: House, sto
         assert writer.stdout
         writer.stdout.readline()
         _make_old(root / "incoming")
-        sweeper.sweep(house.work, store)
+        sweeper.sweep(house.work, store, house.limits)
         assert len(_files(root)) == 2, "its writer lives, however long that takes"
         writer.kill()
         writer.wait()
-        sweeper.sweep(house.work, store)
+        sweeper.sweep(house.work, store, house.limits)
     assert _files(root) == set()
     assert list((root / "incoming").iterdir()) == []
 
 
 def test_what_nobody_holds_yet_is_left_alone_while_it_is_young(house: House, store: Store, root: Path) -> None:
     (root / "incoming" / "in_new").write_text("its writer is about to lock it")
-    sweeper.sweep(house.work, store)
+    sweeper.sweep(house.work, store, house.limits)
     assert "incoming/in_new" in _files(root)
     _make_old(root)
-    sweeper.sweep(house.work, store)
+    sweeper.sweep(house.work, store, house.limits)
     assert _files(root) == set()
 
 
@@ -81,10 +83,10 @@ def test_a_checkpoint_that_was_never_listed_goes_once_its_fence_is_gone(house: H
     unlisted = f"checkpoints/{claim.job_id}/{claim.fence}-2"
     _lay(store, unlisted)
     before = _files(root)
-    sweeper.sweep(house.work, store)
+    sweeper.sweep(house.work, store, house.limits)
     assert _files(root) == before, "its holder may be about to list it"
     house.do(jobs.lose, claim.job_id, claim.fence, LOST)
-    sweeper.sweep(house.work, store)
+    sweeper.sweep(house.work, store, house.limits)
     assert _files(root) == {path for path in before if not path.startswith(unlisted)}
     assert store.fetch(checkpoints.store_key(listed)).is_dir()
 
@@ -93,7 +95,7 @@ def test_a_training_state_that_retention_gave_up_goes_and_its_model_stays(
     house: House, store: Store, root: Path
 ) -> None:
     row = _published(house, store, house.running(), 1, state=False)
-    sweeper.sweep(house.work, store)
+    sweeper.sweep(house.work, store, house.limits)
     assert _files(root) == {f"{checkpoints.store_key(row)}/model/file"}
 
 
@@ -108,7 +110,7 @@ def test_what_an_older_database_does_not_know_of_is_left_alone(house: House, sto
         _lay(store, key)
     before = _files(root)
     house.do(jobs.lose, claim.job_id, claim.fence, LOST)
-    sweeper.sweep(house.work, store)
+    sweeper.sweep(house.work, store, house.limits)
     assert _files(root) == before
 
 
@@ -142,3 +144,36 @@ def test_a_deleted_job_leaves_neither_files_nor_rows(house: House, store: Store,
     assert house.checkpoints(gone.job_id) == []
     assert len(house.checkpoints(kept.job_id)) == 1
     assert store.names(checkpoints.folder_key(gone.job_id)) == []
+
+
+def _upload(house: House, store: Store, name: str) -> str:
+    """Begin an upload and send some of it."""
+    what = uploads.Announcement(filename=name, bytes=10, sha256="0" * 64)
+    upload, _ = house.do(uploads.announce, house.owner_id, what, house.limits)
+    key = uploads.store_key(upload.id)
+    store.grow(key)
+    store.extend(key, b"some", offset=0)
+    return str(upload.id)
+
+
+def _left_alone(house: House, upload_id: str) -> None:
+    with house.work.begin() as session:
+        upload = session.get_one(Upload, upload_id)
+        upload.touched_at -= timedelta(seconds=house.limits.upload_keep_seconds + 60)
+        session.add(upload)
+
+
+def test_an_upload_that_nobody_goes_on_with_goes(house: House, store: Store, root: Path) -> None:
+    young, left, slow = (_upload(house, store, f"{name}.txt") for name in ("young", "left", "slow"))
+    for upload_id in (left, slow):
+        _left_alone(house, upload_id)
+    long_ago = time.time() - house.limits.upload_keep_seconds - 60
+    os.utime(root / uploads.store_key(left), (long_ago, long_ago))
+    store.grow("uploads/up_unknown")
+    sweeper.sweep(house.work, store, house.limits)
+    assert _files(root) == {f"uploads/{name}" for name in (young, slow, "up_unknown")}, "slow is still being written"
+    os.utime(root / "uploads/up_unknown", (long_ago, long_ago))
+    sweeper.sweep(house.work, store, house.limits)
+    assert _files(root) == {f"uploads/{name}" for name in (young, slow)}
+    with house.work.reading() as session:
+        assert {upload.id for upload in session.exec(select(Upload))} == {young, slow}

@@ -15,7 +15,7 @@ from worker.training.token_cache import Entry, TokenCache, key_of
 from worker.training.tokenizing import tokenize
 
 # Part of every key: to be raised with each change of what the same rows are made into.
-_VERSION = 1
+_VERSION = 2
 # What a tokenizer is learnt from at most. Learning holds every word that differs: of varied text some 2.3 MB for each
 # MB, and more text than this would hardly change which words are common.
 _LEARNT_FROM_BYTES = 2**27

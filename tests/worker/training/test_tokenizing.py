@@ -47,6 +47,13 @@ def test_text_gets_its_end_and_token_ids_are_taken_as_they_are(tmp_path: Path, w
     assert read.labels is read.ids
 
 
+def test_a_text_that_brings_its_end_gets_no_second(tmp_path: Path, words: PreTrainedTokenizerFast) -> None:
+    end = words.eos_token
+    read = _read(tmp_path, [f"a{end}", f"{end}b", f"c{end}\n", {"text": "d"}], words)
+    assert read.ids.tolist() == [97, 256, 256, 98, 256, 99, 256, 10, 256, 100, 256]
+    assert read.bounds.tolist() == [0, 2, 5, 9, 11]
+
+
 def test_labels_of_their_own_are_kept(tmp_path: Path) -> None:
     read = _read(tmp_path, [[1, 2], {"input_ids": [3, 4], "labels": [-100, 4]}], None)
     assert read.labels.tolist() == [1, 2, -100, 4]
