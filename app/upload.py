@@ -1,5 +1,6 @@
 """Receiving a file, or a part of one: straight to its place on disk, never held in memory."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import anyio.to_thread
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from core.errors import InvalidInput
 from core.store import Store
@@ -84,16 +85,37 @@ async def append_body(request: Request, store: Store, key: str, *, offset: int, 
 
 
 async def _pump(request: Request, write: Callable[[bytes], None]) -> None:
-    pending = bytearray()
+    pending, writing = bytearray(), _Writing(write)
     try:
         async for chunk in request.stream():
             pending += chunk
             if len(pending) >= _CHUNK_BYTES:
-                data = bytes(pending)
+                await writing.begin(bytes(pending))
                 pending.clear()
-                await anyio.to_thread.run_sync(write, data)
-    finally:  # also where the connection breaks
-        await anyio.to_thread.run_sync(write, bytes(pending))
+    except ClientDisconnect:
+        await writing.begin(bytes(pending))  # so a client that is cut off again and again gets on all the same
+        raise
+    else:
+        await writing.begin(bytes(pending))
+    finally:
+        await writing.end()
+
+
+class _Writing:
+    """Writes in a thread while more comes in: one write at a time, in order."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write, self._under_way = write, list[asyncio.Task[None]]()
+
+    async def begin(self, data: bytes) -> None:
+        """Begin a write, once the one before has ended. Raises what that raised."""
+        await self.end()
+        self._under_way.append(asyncio.create_task(anyio.to_thread.run_sync(self._write, data)))
+
+    async def end(self) -> None:
+        """Wait for the write that is under way. Raises what it raises."""
+        while self._under_way:
+            await self._under_way.pop()
 
 
 class _Form:

@@ -5,7 +5,7 @@ What is uploaded in another form is brought into this one first, by `core/plain_
 """
 
 from collections.abc import Callable, Collection, Iterator
-from functools import cache
+from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -27,7 +27,6 @@ _LINES_AT_ONCE = 1000
 _READ_BYTES = 2**20
 # The kinds of JSON rows by what each must hold. Whatever else a row holds is left alone.
 _KINDS = (("text",), ("input_ids",), ("prompt", "completion"), ("messages",))
-_COLUMNS = frozenset(name for kind in _KINDS for name in kind)
 _ROLES = ("system", "user", "assistant")
 
 
@@ -109,7 +108,7 @@ def inspecting(
 
     `note` is told the line and the sentence of everything that is found, also where the report has no room for it.
     """
-    with file.path.open("rb") as stream:
+    with file.path.open("rb", buffering=_READ_BYTES) as stream:
         yield from _inspecting(_lines(file, stream), max_faults, note)
 
 
@@ -227,16 +226,16 @@ def _reason(text: str) -> str:
     return "it is not UTF-8"
 
 
-@cache
-def _kind_of(columns: frozenset[str]) -> tuple[str, ...] | None:
-    kinds = [kind for kind in _KINDS if columns.issuperset(kind)]
+@lru_cache(64)
+def _kind_of(columns: tuple[str, ...]) -> tuple[str, ...] | None:
+    kinds = [kind for kind in _KINDS if set(columns).issuperset(kind)]
     return kinds[0] if len(kinds) == 1 else None
 
 
 def _kind(value: Any) -> tuple[str, ...]:
     if not isinstance(value, dict):
         raise ValueError('is not a JSON object such as {"text": "…"}')
-    kind = _kind_of(_COLUMNS.intersection(value))
+    kind = _kind_of(tuple(value))
     if kind is None:
         raise ValueError('must have either "text", "input_ids", "prompt" and "completion", or "messages"')
     return kind

@@ -46,11 +46,11 @@ class Tally:
         name = hash(content)
         if name & self._passed_over:
             return
-        if name in self._seen:
-            self._repeated += 1
-            return
+        seen = len(self._seen)
         self._seen.add(name)
-        if len(self._seen) > _REMEMBERED_ROWS:
+        if len(self._seen) == seen:
+            self._repeated += 1
+        elif seen == _REMEMBERED_ROWS:
             self._passed_over = 2 * self._passed_over + 1
             self._seen = {name for name in self._seen if not name & self._passed_over}
             self._repeated //= 2
