@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import httpx
+import pyarrow
+import pyarrow.parquet
 
 from tests.services import RedisServer, wait_for
 
@@ -34,6 +37,8 @@ def test_the_api_starts_and_migrates_from_a_wheel_without_torch(tmp_path: Path, 
     bin_folder = python.parent
     subprocess.run([str(bin_folder / "epochd"), "migrate"], env=environment, cwd=tmp_path, check=True)
     socket = tmp_path / "api.sock"
+    parquet = BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"input_ids": [[1, 2]]}), parquet)
     api = subprocess.Popen(
         [str(bin_folder / "uvicorn"), "--factory", "app.main:app", "--uds", str(socket)], env=environment, cwd=tmp_path
     )
@@ -41,11 +46,12 @@ def test_the_api_starts_and_migrates_from_a_wheel_without_torch(tmp_path: Path, 
         wait_for(socket.exists, seconds=60, what="the API's socket")
         key = (tmp_path / "data" / "key").read_text().strip()
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://localhost") as client:
-            dataset = client.post(
-                "/datasets", files={"file": ("a.txt", b"some text")}, headers={"Authorization": f"Bearer {key}"}
-            )
-            assert dataset.status_code == 201
-            assert dataset.json()["rows"] == 1
+            for name, content in (("a.txt", b"some text"), ("a.parquet", parquet.getvalue())):
+                dataset = client.post(
+                    "/datasets", files={"file": (name, content)}, headers={"Authorization": f"Bearer {key}"}, timeout=60
+                )
+                assert dataset.status_code == 201, dataset.text
+                assert dataset.json()["rows"] == 1
     finally:
         api.terminate()
         api.wait(30)
