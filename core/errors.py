@@ -2,6 +2,7 @@
 
 EpochdError
 ├── InvalidInput          what the client sent cannot be used
+│   └── DataError         the data, or what the spec asks of it, cannot be trained on
 ├── NotFound              no such thing, or not this owner's
 ├── Conflict              legal in another state
 ├── TooLarge              over a limit of this server
@@ -42,6 +43,14 @@ class InvalidInput(EpochdError):
     def at(cls, loc: tuple[str | int, ...], msg: str) -> Self:
         """An input with one thing wrong."""
         return cls(msg, [Fault(loc, msg)])
+
+
+class DataError(InvalidInput):
+    """The data, or what the spec asks of it, cannot be trained on; `hint` says what the user can do about it."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class NotFound(EpochdError):

@@ -28,16 +28,42 @@ class ValidationDataset(Strict):
     dataset: ShortText
 
 
+# What stands behind every row where the tokenizer is learnt or made of bytes.
+END_OF_TEXT = "<|endoftext|>"
+
+SpecialToken = Annotated[Name, StringConstraints(min_length=2, max_length=100, pattern=r"^\S+$")]
+
+
 class TokenizerTraining(Strict):
-    """A byte-level BPE learnt from the dataset. Small data may yield fewer tokens than asked for."""
+    """A byte-level BPE learnt from the dataset. Small data may yield fewer tokens than asked for.
+
+    `special_tokens` are never cut, wherever they stand in a text; the end of text is always there.
+    """
 
     vocab_size: Annotated[int, Field(ge=257, le=262_144)] = 4096
+    special_tokens: list[SpecialToken] = Field(default=[], max_length=100)
+
+    @model_validator(mode="after")
+    def _special_tokens_fit(self) -> Self:
+        if len({END_OF_TEXT, *self.special_tokens}) <= len(self.special_tokens):
+            raise ValueError(
+                f"special_tokens must differ from each other and from {END_OF_TEXT}, which is there anyway"
+            )
+        if self.vocab_size < (least := 257 + len(self.special_tokens)):
+            raise ValueError(f"vocab_size must be {least} at least: 256 bytes, the end of text and the special tokens")
+        return self
 
 
 class TrainedTokenizer(Strict):
     """Train the tokenizer on the dataset."""
 
     train: TokenizerTraining = TokenizerTraining()
+
+
+class UploadedTokenizer(Strict):
+    """Use a tokenizer that was uploaded (`POST /tokenizers`)."""
+
+    upload: ShortText
 
 
 class Sequence(Strict):
@@ -132,7 +158,7 @@ class JobSpec(Strict):
     name: Name = "untitled"
     dataset: ShortText
     validation: ValidationFraction | ValidationDataset | None = ValidationFraction()
-    tokenizer: Literal["bytes"] | TrainedTokenizer | None = Field(
+    tokenizer: Literal["bytes"] | TrainedTokenizer | UploadedTokenizer | None = Field(
         default=None,
         description="Default: trained on the dataset. None for rows of token ids, or where the model brings its own.",
     )

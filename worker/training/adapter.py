@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from core.errors import DataError
 from core.model_spec import EarlierModel, HubModel, Lora
-from worker.training.errors import DataError
 from worker.training.randomness import reseed
 
 if TYPE_CHECKING:

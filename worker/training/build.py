@@ -12,12 +12,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.activations import NewGELUActivation
 
+from core.errors import DataError
 from core.job_spec import Training
 from core.model_shapes import ModelConfig
 from worker.training.adapter import Adapter
 from worker.training.attention import IMPLEMENTATION
 from worker.training.dropout import Dropout
-from worker.training.errors import DataError, is_out_of_memory
+from worker.training.errors import is_out_of_memory
 from worker.training.model_files import refuse_config, refuse_weights
 from worker.training.randomness import reseed
 from worker.training.token_loss import TokenLoss

@@ -7,10 +7,15 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from core.dataset_files import DataFile, Known, holds_ids
-from worker.training import chat, tokenizer
-from worker.training.dataset import Tokens, TokenWriter, map_tokens
+from core.job_spec import TokenizerTraining
+from core.tokens import chat
+from core.tokens.arrays import Tokens
+from core.tokens.encoding import texts_to_learn
+from core.tokens.vocabulary import of_bytes
+from worker.training import tokenizer
+from worker.training.dataset import TokenWriter, map_tokens
 from worker.training.facts import Preparing
-from worker.training.rows import pieces, rows_of
+from worker.training.rows import rows_of
 from worker.training.token_cache import Entry, TokenCache, key_of
 from worker.training.tokenizing import tokenize
 
@@ -53,19 +58,22 @@ def _opened(entry: Entry) -> Tokenized:
 
 
 def learnt_tokenizer(
-    file: DataFile, known: Known, vocab_size: int, cache: TokenCache
+    file: DataFile, known: Known, asked: TokenizerTraining, cache: TokenCache
 ) -> Generator[Preparing, None, Tokenizer]:
-    """Return the tokenizer of at most `vocab_size` tokens learnt from a file, from the cache or made now.
+    """Return the tokenizer learnt from a file as asked, from the cache or made now.
 
     Of a large file one row in `learnt_from_one_in` is read, evenly all over it. Raises what `rows_of` does.
     """
-    key = key_of(what="tokenizer", version=_VERSION, vocab_size=vocab_size, **_content(file, known))
+    key = key_of(what="tokenizer", version=_VERSION, **asked.model_dump(), **_content(file, known))
     if entry := cache.find(key):
         with entry:
             return Tokenizer.from_str(entry.files["tokenizer.json"].read().decode())
     one_in = learnt_from_one_in(known)
     learnt = yield from tokenizer.learn(
-        _texts(file, one_in=one_in), rows=-(-known.rows // one_in), vocab_size=vocab_size
+        _texts(file, asked.special_tokens, one_in=one_in),
+        rows=-(-known.rows // one_in),
+        vocab_size=asked.vocab_size,
+        special_tokens=asked.special_tokens,
     )
     with cache.draft(key) as draft:
         learnt.save(str(draft.folder / "tokenizer.json"))
@@ -82,16 +90,10 @@ def _content(file: DataFile, known: Known) -> dict[str, str]:
     return {"sha256": known.sha256, "format": file.format, "split": file.split}
 
 
-def _texts(file: DataFile, *, one_in: int) -> Iterator[list[str]]:
-    """Yield what a tokenizer is learnt from: of each row all its texts, conversations with the marks of their turns.
-
-    The end of text is left out: it is a token already, and not made of others.
-    """
-    renderer = tokenizer.for_transformers(tokenizer.of_bytes(), max_length=0)
+def _texts(file: DataFile, special_tokens: list[str], *, one_in: int) -> Iterator[list[str]]:
+    """Yield what a tokenizer is learnt from: every `one_in`-th row's texts."""
+    renderer = tokenizer.for_transformers(of_bytes(), max_length=0)
     chat.ensure_template(renderer)
     for number, row in enumerate(rows_of(file)):
-        if number % one_in:
-            continue
-        where = f"Row {number + 1} of {file.path.name}"
-        texts = (piece.text.split(tokenizer.END_OF_TEXT) for piece in pieces(row, renderer, where=where))
-        yield [text for split in texts for text in split if text]
+        if number % one_in == 0:
+            yield texts_to_learn(row, renderer, special_tokens, where=f"Row {number + 1} of {file.path.name}")

@@ -10,16 +10,25 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from core.dataset_files import DataFile, Known, holds_ids
-from core.job_spec import TokenizerTraining, TrainedTokenizer, ValidationDataset, ValidationFraction
-from worker.training import chat, tokenizer
+from core.errors import DataError
+from core.job_spec import (
+    TokenizerTraining,
+    TrainedTokenizer,
+    UploadedTokenizer,
+    ValidationDataset,
+    ValidationFraction,
+)
+from core.tokens import chat
+from core.tokens.arrays import Tokens
+from core.tokens.batches import IntArray
+from core.tokens.sequences import Sequences, cut, hold_out
+from core.tokens.vocabulary import of_bytes
+from worker.training import tokenizer
 from worker.training.assignment import Assignment
-from worker.training.batches import IntArray
 from worker.training.cached import Tokenized, learnt_from_one_in, learnt_tokenizer, tokenized
-from worker.training.dataset import Tokens, check_vocabulary
-from worker.training.errors import DataError
+from worker.training.dataset import check_vocabulary
 from worker.training.facts import Preparing
 from worker.training.rows import look_through
-from worker.training.sequences import Sequences, cut, hold_out
 from worker.training.token_cache import TokenCache
 
 # Below this many rows a validation loss says more about the rows than about the model.
@@ -110,7 +119,12 @@ def _tokenizer(
     if assignment.base_model is not None:
         return tokenizer.load(assignment.base_model)
     if wanted == "bytes":
-        return tokenizer.for_transformers(tokenizer.of_bytes(), max_length=max_length)
+        return tokenizer.for_transformers(of_bytes(), max_length=max_length)
+    if isinstance(wanted, UploadedTokenizer):
+        if assignment.tokenizer is None:
+            raise DataError("The spec names an uploaded tokenizer, but none was handed over.", "Hand its path over.")
+        given = assignment.tokenizer
+        return tokenizer.load_uploaded(given.path, max_length=max_length, end_of_text=given.end_of_text)
     if holds_ids(known.columns):
         if wanted is not None:
             raise DataError(
@@ -118,13 +132,14 @@ def _tokenizer(
                 "Leave tokenizer out of the spec, or give rows of text.",
             )
         return None
-    asked = (wanted.train if isinstance(wanted, TrainedTokenizer) else TokenizerTraining()).vocab_size
+    asked = wanted.train if isinstance(wanted, TrainedTokenizer) else TokenizerTraining()
     learnt = yield from learnt_tokenizer(assignment.dataset, known, asked, cache)
     if (one_in := learnt_from_one_in(known)) > 1:
         warnings.append(f"The dataset is large: its tokenizer is learnt from one row in {one_in}.")
-    if learnt.get_vocab_size() < asked:
+    if learnt.get_vocab_size() < asked.vocab_size:
         warnings.append(
-            f"The tokenizer has {learnt.get_vocab_size()} tokens instead of {asked}: the dataset holds no more."
+            f"The tokenizer has {learnt.get_vocab_size()} tokens instead of {asked.vocab_size}: "
+            "the dataset holds no more."
         )
     return tokenizer.for_transformers(learnt, max_length=max_length)
 

@@ -3,50 +3,18 @@
 import hashlib
 import mmap
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from core.dataset_files import IGNORED_LABEL
-from worker.training.batches import IntArray
-from worker.training.errors import DataError
+from core.errors import DataError
+from core.tokens.arrays import Block, Ids, Tokens
 from worker.training.token_cache import Entry
-
-Ids = npt.NDArray[np.int32]
 
 _IDS, _LABELS, _BOUNDS = "ids.int32", "labels.int32", "bounds.int64"
 _VALUES_AT_ONCE = 2**20
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """All rows of a dataset, end to end: row r is `ids[bounds[r] : bounds[r + 1]]`.
-
-    `labels` is the very array `ids` where every row is its own label.
-    """
-
-    ids: Ids
-    labels: Ids
-    bounds: IntArray
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(self.bounds) - 1
-
-
-@dataclass(frozen=True)
-class Block:
-    """The next tokens of a dataset. `labels` is None where they are the ids; `ends` says after how many of these
-    tokens a row ends. The last row of a block may go on in the next.
-    """
-
-    ids: Ids
-    labels: Ids | None
-    ends: IntArray
 
 
 class TokenWriter:
@@ -108,31 +76,6 @@ def map_tokens(entry: Entry) -> Tokens:
 def _map(file: BinaryIO, dtype: type[Any]) -> npt.NDArray[Any]:
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.ndarray(len(mapped) // np.dtype(dtype).itemsize, dtype=dtype, buffer=mapped)
-
-
-def count_loss(labels: Ids, begins: IntArray, ends: IntArray) -> IntArray:
-    """Return how many labels from each begin to before its end carry loss, in one pass over all labels.
-
-    Of labels on disk only a small part is in memory at any time.
-    """
-    points, counts = np.concatenate((begins, ends)), np.empty(len(begins) + len(ends), dtype=np.int64)
-    order = np.argsort(points, kind="stable")
-    in_order, before = points[order], 0
-    for start in range(0, len(labels) + 1, _VALUES_AT_ONCE):
-        carries_loss = labels[start : start + _VALUES_AT_ONCE] != IGNORED_LABEL
-        first, end = np.searchsorted(in_order, (start, start + _VALUES_AT_ONCE))
-        inside = order[first:end]
-        up_to = np.concatenate(([0], np.cumsum(carries_loss)))
-        counts[inside] = before + up_to[points[inside] - start]
-        before += up_to[-1]
-        _forget(labels)
-    return counts[len(begins) :] - counts[: len(begins)]
-
-
-def _forget(values: Ids) -> None:
-    """Give back the memory of what was read from a mapped file; reading it again brings it back."""
-    if isinstance(values.base, mmap.mmap):
-        values.base.madvise(mmap.MADV_DONTNEED)
 
 
 def check_vocabulary(tokens: Tokens, *, largest_id: int, vocab_size: int, what: str) -> None:

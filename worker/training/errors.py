@@ -1,7 +1,6 @@
 """What ends a run, in the trainer's own terms, and how any exception becomes the `failed` fact.
 
-TrainingError
-├── DataError         the data, or what the spec asks of it, cannot be trained on
+TrainingError         (beside core's DataError and InvalidInput: what is wrong with the data)
 ├── DoesNotFit        one single row does not fit into memory
 ├── DiskFull          the next checkpoint does not fit on the disk
 └── Diverged          the weights left, or would have left, the finite numbers
@@ -12,7 +11,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from core.errors import InvalidInput
+from core.errors import DataError, InvalidInput
 from worker.training.facts import Failed
 
 Code = Literal["out_of_memory", "diverged", "data", "disk_full", "internal"]
@@ -35,12 +34,6 @@ class TrainingError(Exception):
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
-
-
-class DataError(TrainingError):
-    """The data, or what the spec asks of it, cannot be trained on."""
-
-    code = "data"
 
 
 class DoesNotFit(TrainingError):
@@ -75,6 +68,8 @@ def as_failed(error: BaseException) -> Failed:
     """Return the fact that says why the run ended, for any exception."""
     if isinstance(error, TrainingError):
         return Failed(code=error.code, message=str(error), hint=error.hint)
+    if isinstance(error, DataError):
+        return Failed(code="data", message=error.detail, hint=error.hint)
     if isinstance(error, InvalidInput):
         return Failed(code="data", message=error.detail, hint="Correct the dataset, upload it and submit a new job.")
     if is_out_of_memory(error):

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.training.batches import IntArray
+from core.tokens.batches import IntArray
+from core.tokens.sequences import Sequences
 from worker.training.build import Learner
 from worker.training.errors import is_out_of_memory
-from worker.training.sequences import Sequences
 from worker.training.update import MemoryBudget
 
 

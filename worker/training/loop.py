@@ -8,12 +8,12 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 from core.failpoints import reach
+from core.learning_rate import learning_rate
+from core.tokens.batches import Window, windows_after
 from worker.training import checkpoints, evaluation, sampling
 from worker.training.assignment import Assignment
-from worker.training.batches import Window, windows_after
 from worker.training.build import Learner
 from worker.training.facts import Alive, Checkpoint, Epoch, Fact, Finished, Sample, Stopped, Warned
-from worker.training.learning_rate import learning_rate
 from worker.training.preparation import Run, prepare
 from worker.training.pulse import Pulse
 from worker.training.run_state import EpochSums, LossScale

@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from core.errors import DataError
 from core.job_spec import JobSpec
 from core.model_spec import NewModel
+from core.tokens.batches import epoch_batches, padding_share
+from core.tokens.sequences import Sequences
 from worker.training import build, checkpoints
 from worker.training.adapter import Adapter
 from worker.training.assignment import Assignment
-from worker.training.batches import epoch_batches, padding_share
 from worker.training.build import Learner
 from worker.training.corpus import Corpus, gather
-from worker.training.errors import DataError
 from worker.training.facts import Planned, Preparing
 from worker.training.run_state import RunState
-from worker.training.sequences import Sequences
 from worker.training.update import MemoryBudget
 
 

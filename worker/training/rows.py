@@ -1,18 +1,13 @@
-"""A dataset's file as the trainer reads it: rows, and the pieces of text that a tokenizer reads one by one."""
+"""A dataset's file as the trainer reads it: looked through once, and row by row."""
 
 import hashlib
 import time
 from collections.abc import Generator, Iterator
-from typing import Literal, NamedTuple
-
-from transformers import PreTrainedTokenizerFast
+from typing import Literal
 
 from core.dataset_files import DataFile, Known, Row, inspecting, read_rows
-from core.errors import Corrupt
-from worker.training import chat
-from worker.training.errors import DataError
+from core.errors import Corrupt, DataError
 from worker.training.facts import Preparing
-from worker.training.tokenizer import parts
 
 # With what may lie between two looks at the clock: twice a second, and so often is a stop order heard.
 _SECONDS_BETWEEN_FACTS = 0.4
@@ -63,37 +58,3 @@ def rows_of(file: DataFile) -> Iterator[Row]:
         yield from read_rows(file)
     except Corrupt as error:
         raise DataError(f"{error.detail}.", "Upload the dataset again, and submit the job again.") from error
-
-
-class Piece(NamedTuple):
-    """A text that is tokenized by itself. One that `continues` is not the first of its row.
-
-    Behind the last piece of a row comes the end of text, unless the piece `brings_end` itself.
-    """
-
-    text: str
-    carries_loss: bool = True
-    continues: bool = False
-    ends_row: bool = True
-    brings_end: bool = False
-
-
-def pieces(row: Row, tokenizer: PreTrainedTokenizerFast, *, where: str) -> Iterator[Piece]:
-    """Cut a row of text, a completion or a conversation into its pieces, none too long to be encoded at once.
-
-    `where` names the row in the DataError that is raised where a conversation cannot be rendered.
-    """
-    if row.messages is not None:
-        spans = chat.spans(tokenizer, row.messages, where=where)
-    elif row.prompt is not None and row.completion is not None:
-        # Not tokenized together: when the model is used, the prompt is encoded before there is a completion.
-        spans = [(row.prompt, False), (row.completion, True)]
-    else:
-        spans = [(row.text or "", True)]
-    cut = [(part, carries_loss) for text, carries_loss in spans for part in parts(text)]
-    # Templates put a newline behind the end of what the assistant says.
-    last = spans[-1][0] if row.messages is None else spans[-1][0].rstrip()
-    brings_end = last.endswith(str(tokenizer.eos_token))
-    for place, (text, carries_loss) in enumerate(cut):
-        ends_row = place == len(cut) - 1
-        yield Piece(text, carries_loss, place > 0, ends_row, ends_row and brings_end)

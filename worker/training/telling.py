@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from worker.training.batches import Window
+from core.tokens.batches import Window
 from worker.training.errors import Diverged
 from worker.training.facts import Alive, Batch, Warned
 from worker.training.preparation import Run

@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from core.dataset_files import IGNORED_LABEL
+from core.tokens.batches import IntArray
+from core.tokens.sequences import Pieces, Sequences
 from worker.training.attention import document_mask
-from worker.training.batches import IntArray
 from worker.training.cross_entropy import linear_cross_entropy
-from worker.training.sequences import Pieces, Sequences
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,32 @@
-"""Where the vocabulary comes from: learnt from the dataset, plain bytes, or an earlier checkpoint."""
+"""The tokenizer of a run, as transformers saves and loads it: learnt, uploaded, or an earlier one's."""
 
-import re
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, wait
 from pathlib import Path
 from threading import Thread
 from typing import cast
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from core.job_spec import END_OF_TEXT
+from core.tokens.vocabulary import Words, bpe_trainer, byte_level, plain
 from worker.training.facts import Preparing
 from worker.training.token_cache import key_of
 
-END_OF_TEXT = "<|endoftext|>"
-# The tokenizer holds some 100 bytes for each token it returns: a long text is handed to it in parts.
-CHARACTERS_AT_ONCE = 2**18
-
 # Either makes a tokenizer; older models of the hub have only the second.
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-_WORD_END = re.compile(r"\S(?=\s)")
 
 
-def learn(texts: Iterable[list[str]], *, rows: int, vocab_size: int) -> Generator[Preparing, None, Tokenizer]:
+def learn(
+    texts: Iterable[list[str]], *, rows: int, vocab_size: int, special_tokens: Iterable[str] = ()
+) -> Generator[Preparing, None, Tokenizer]:
     """Learn a byte-level BPE of at most `vocab_size` tokens from the texts of `rows` rows.
 
-    Tells twice a second how far it is. The same texts give the same tokenizer. Any text can be encoded: the 256 bytes
-    are always in the vocabulary.
+    Tells twice a second how far it is. The same texts give the same tokenizer, to the last byte.
     """
-    tokenizer = _byte_level(models.BPE())
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+    tokenizer = byte_level(models.BPE())
+    trainer = bpe_trainer(vocab_size, list(special_tokens))
     done = 0
 
     def counted() -> Iterator[list[str]]:
@@ -63,44 +55,34 @@ def learn(texts: Iterable[list[str]], *, rows: int, vocab_size: int) -> Generato
     return tokenizer
 
 
-def of_bytes() -> Tokenizer:
-    """Return the tokenizer whose ids 0 to 255 are the bytes themselves, and 256 the end of a text."""
-    tokenizer = _byte_level(models.BPE(vocab={letter: byte for byte, letter in enumerate(_letters())}, merges=[]))
-    tokenizer.add_special_tokens([END_OF_TEXT])
-    return tokenizer
-
-
-def _letters() -> list[str]:
-    """Return the printable letter that stands for each byte in a byte-level vocabulary, as GPT-2 chose them.
-
-    Printable bytes stand for themselves, the others, in order, for the code points from 256 on.
-    """
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
-
-
-def _byte_level(model: models.Model) -> Tokenizer:
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def for_transformers(tokenizer: Tokenizer, *, max_length: int) -> PreTrainedTokenizerFast:
+def for_transformers(
+    tokenizer: Tokenizer, *, max_length: int, end_of_text: str = END_OF_TEXT
+) -> PreTrainedTokenizerFast:
     """Wrap a tokenizer so that it is saved as `AutoTokenizer.from_pretrained` expects it.
 
-    As in GPT-2 one special token serves as end, beginning, padding and (never needed) unknown.
+    As in GPT-2 one special token serves as end, beginning, padding and, where the tokenizer names none, unknown.
     """
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
-        eos_token=END_OF_TEXT,
-        bos_token=END_OF_TEXT,
-        pad_token=END_OF_TEXT,
-        unk_token=END_OF_TEXT,
+        eos_token=end_of_text,
+        bos_token=end_of_text,
+        pad_token=end_of_text,
+        unk_token=_unknown(tokenizer) or end_of_text,
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )
+
+
+def _unknown(tokenizer: Tokenizer) -> str | None:
+    """Return what a tokenizer writes for what it cannot encode, where it says so."""
+    named: str | None = getattr(tokenizer.model, "unk_token", None)
+    place: int | None = getattr(tokenizer.model, "unk_id", None)
+    return named if place is None else tokenizer.id_to_token(place)
+
+
+def load_uploaded(path: Path, *, max_length: int, end_of_text: str) -> PreTrainedTokenizerFast:
+    """Load a tokenizer that was uploaded, and checked then."""
+    return for_transformers(plain(Tokenizer.from_file(str(path))), max_length=max_length, end_of_text=end_of_text)
 
 
 def load(folder: Path) -> PreTrainedTokenizerFast | None:
@@ -111,55 +93,10 @@ def load(folder: Path) -> PreTrainedTokenizerFast | None:
         PreTrainedTokenizerFast,
         AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
     )
-    # Some are saved with a length to cut every text to, or to fill it up to: rows are taken as they are.
-    loaded.backend_tokenizer.no_truncation()
-    loaded.backend_tokenizer.no_padding()
+    plain(loaded.backend_tokenizer)
     return loaded
 
 
-def identity(tokenizer: PreTrainedTokenizerFast) -> str:
+def identity(words: Words) -> str:
     """Name all that a text's tokens follow from: two tokenizers of one identity make the same of any text."""
-    return key_of(tokenizer=tokenizer.backend_tokenizer.to_str(), end_of_text=tokenizer.eos_token_id)
-
-
-def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str], continues: list[bool]) -> list[list[int]]:
-    """Return the token ids of each text, and nothing around them. Uses every core.
-
-    A text that `continues` is encoded as what comes behind another text.
-    """
-    if not any(continues) or not _marks_beginnings(tokenizer):
-        return _encode(tokenizer, texts)
-    # As transformers does it for parts of a chat: encode behind something, and take that away again. It must be
-    # something that no token joins with what follows: a newline, or before a space or another newline a digit.
-    marks = ["0" if text[:1].isspace() else "\n" for text in texts]
-    marks = [mark if behind else "" for mark, behind in zip(marks, continues, strict=True)]
-    digit, newline, *encoded = _encode(tokenizer, ["0", "\n", *map(str.__add__, marks, texts)])
-    before = {"": [], "0": digit, "\n": newline}
-    for place, mark in enumerate(marks):
-        count = len(before[mark])
-        if encoded[place][:count] == before[mark]:
-            del encoded[place][:count]
-        else:  # one token joins them all the same
-            [encoded[place]] = _encode(tokenizer, [texts[place]])
-    return encoded
-
-
-def _marks_beginnings(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Tell whether a text's first word is encoded otherwise than the same word later on, as SentencePiece does it."""
-    together, newline, word = _encode(tokenizer, ["\na", "\n", "a"])
-    return together != newline + word
-
-
-def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
-    encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    return [encoding.ids for encoding in encodings]
-
-
-def parts(text: str) -> Iterator[str]:
-    """Cut a long text where a word ends: no token of a byte-level tokenizer reaches over that into the next space."""
-    start = 0
-    # Only a search from where a part is long enough: most texts are one part, and need none.
-    while len(text) - start > CHARACTERS_AT_ONCE and (end := _WORD_END.search(text, start + CHARACTERS_AT_ONCE - 1)):
-        yield text[start : end.end()]
-        start = end.end()
-    yield text[start:]
+    return key_of(tokenizer=words.backend_tokenizer.to_str(), end_of_text=words.eos_token_id)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from worker.training.batches import IntArray
+from core.tokens.batches import IntArray
+from core.tokens.sequences import Sequences
 from worker.training.build import Learner
 from worker.training.errors import DoesNotFit, is_out_of_memory
 from worker.training.randomness import reseed
-from worker.training.sequences import Sequences
 
 
 @dataclass

@@ -13,6 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from core.errors import DataError
 from core.model_shapes import MODEL_TYPES
 from tests.worker.training.tiny import (
     GPT2,
@@ -27,7 +28,7 @@ from tests.worker.training.tiny import (
 )
 from worker.training import checkpoints
 from worker.training.assignment import Assignment
-from worker.training.errors import DataError, Diverged
+from worker.training.errors import Diverged
 from worker.training.facts import Batch, Checkpoint, Planned, Sample
 from worker.training.preparation import Run, prepare
 

@@ -22,6 +22,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainingArguments
 
+from core.tokens.batches import windows_after
 from tests.worker.training.tiny import (
     GPT2,
     LLAMA,
@@ -33,7 +34,6 @@ from tests.worker.training.tiny import (
     ragged_rows,
     run,
 )
-from worker.training.batches import windows_after
 from worker.training.facts import Batch, Checkpoint
 from worker.training.preparation import Run, prepare
 

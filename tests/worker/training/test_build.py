@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from core.errors import DataError
 from core.model_spec import NewModel
 from tests.worker.training.tiny import GPT2, LLAMA, learner
 from worker.training import build
-from worker.training.errors import DataError
 
 
 @pytest.mark.parametrize("config", [GPT2 | {"n_inner": 40}, LLAMA | {"rope_theta": 500.0}], ids=["gpt2", "llama"])

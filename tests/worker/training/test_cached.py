@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from core.dataset_files import DataFile, Known
+from core.errors import DataError
 from tests.services import wait_for
 from tests.worker.training.tiny import (
     assignment,
@@ -28,7 +29,6 @@ from tests.worker.training.tiny import (
 from worker.training import cached
 from worker.training import rows as rows_module
 from worker.training.assignment import Assignment
-from worker.training.errors import DataError
 from worker.training.facts import Checkpoint, Planned, Preparing
 from worker.training.loop import train
 from worker.training.preparation import Run, prepare

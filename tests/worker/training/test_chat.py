@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from core.errors import DataError
+from core.tokens import chat, vocabulary
+from core.tokens.arrays import Tokens
 from tests.worker.training.tiny import assignment, last_checkpoint, of, prepared, run, texts, write_rows
-from worker.training import chat, tokenizer
+from worker.training import tokenizer
 from worker.training.cached import tokenized
-from worker.training.dataset import Tokens
-from worker.training.errors import DataError
 from worker.training.facts import Planned, Sample
 from worker.training.rows import look_through
 from worker.training.token_cache import TokenCache
@@ -34,7 +35,7 @@ def turns(*contents: str, system: str | None = None) -> Messages:
 
 def words_with(template: str | None = None, *, learnt: bool = False) -> PreTrainedTokenizerFast:
     """A tokenizer of bytes, or a learnt one, with a chat template."""
-    made = tokenizer.of_bytes()
+    made = vocabulary.of_bytes()
     if learnt:
         # Newlines and spaces become tokens of more than one, so that a cut among them would show.
         made = prepared(tokenizer.learn([[*texts(50), "a\n\n\n  b \n\n"] * 9], rows=1, vocab_size=400))

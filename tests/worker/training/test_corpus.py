@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from core.errors import InvalidInput
+from core.errors import DataError, InvalidInput
 from tests.worker.training.tiny import assignment, of, prepared, ragged_rows, run, texts
 from worker.training.assignment import Assignment
-from worker.training.errors import DataError
+from worker.training.errors import as_failed
 from worker.training.facts import Planned
 from worker.training.preparation import prepare
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_trained_on_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=match) as error:
         prepared(prepare(assignment(tmp_path, rows, **spec)))
-    assert error.value.code == "data"
+    assert as_failed(error.value).code == "data"
     assert error.value.hint
 
 

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import DataError
+from core.tokens import arrays
+from core.tokens.arrays import Block, Tokens, count_loss
+from core.tokens.batches import IntArray
 from tests.worker.training.tiny import tokens
 from worker.training import dataset
-from worker.training.batches import IntArray
-from worker.training.dataset import Block, Tokens, TokenWriter, check_vocabulary, count_loss, map_tokens
-from worker.training.errors import DataError
+from worker.training.dataset import TokenWriter, check_vocabulary, map_tokens
 from worker.training.token_cache import TokenCache
 
 
@@ -82,7 +84,7 @@ def test_loss_is_counted_between_any_places(labels: list[int], places: list[tupl
     begins: IntArray = np.array([begin for begin, _ in pairs], dtype=np.int64)
     ends: IntArray = np.array([end for _, end in pairs], dtype=np.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "_VALUES_AT_ONCE", at_once)
+        patch.setattr(arrays, "_VALUES_AT_ONCE", at_once)
         counted = count_loss(np.array(labels, dtype=np.int32), begins, ends)
     assert counted.tolist() == [sum(label != -100 for label in labels[begin:end]) for begin, end in pairs]
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from core.learning_rate import learning_rate
 from tests.worker.training.tiny import GPT2, LLAMA, assignment, of, prepared, ragged_rows, run, texts, write_rows
 from worker.training import pulse
 from worker.training.errors import Diverged
 from worker.training.facts import Alive, Batch, Checkpoint, Epoch, Finished, Planned, Preparing, Sample, Stopped, Warned
-from worker.training.learning_rate import learning_rate
 from worker.training.loop import train
 from worker.training.preparation import prepare
 

@@ -50,6 +50,8 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from core.tokens.batches import Window
+from core.tokens.sequences import Sequences
 from tests.worker.training.tiny import (
     GPT2,
     NO_DROPOUT,
@@ -63,14 +65,12 @@ from tests.worker.training.tiny import (
     sequences,
     write_rows,
 )
-from worker.training.batches import Window
 from worker.training.build import Learner
 from worker.training.errors import Diverged, DoesNotFit, as_failed
 from worker.training.facts import Batch, Checkpoint, Epoch, Planned, Warned
 from worker.training.loop import train
 from worker.training.preparation import prepare
 from worker.training.pulse import Pulse
-from worker.training.sequences import Sequences
 from worker.training.telling import Telling
 from worker.training.token_loss import TokenLoss
 from worker.training.update import MemoryBudget, Outcome, update

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from core.errors import DataError
+from core.tokens.sequences import Sequences
 from tests.worker.training.tiny import (
     GPT2,
     LLAMA,
@@ -18,9 +20,8 @@ from tests.worker.training.tiny import (
     texts,
 )
 from worker.training.assignment import Assignment
-from worker.training.errors import DataError, Diverged
+from worker.training.errors import Diverged
 from worker.training.facts import Batch, Checkpoint, Epoch, Finished, Sample, Stopped, Warned
-from worker.training.sequences import Sequences
 from worker.training.token_loss import TokenLoss
 
 # Dropout, accumulation with a trailing window (4 batches, 3 a window), validation and samples: 2 steps an epoch.

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from core.errors import InvalidInput
+from core.tokens import vocabulary
 from tests.worker.training.tiny import prepared, texts
 from worker.training import tokenizer
 
@@ -25,7 +26,7 @@ def learnt(vocab_size: int = 300) -> "tokenizer.Tokenizer":
 
 
 def _ids(words: PreTrainedTokenizerFast, text: str) -> list[int]:
-    [ids] = tokenizer.encode(words, [text], [False])
+    [ids] = vocabulary.encode(words, [text], [False])
     return ids
 
 
@@ -71,14 +72,14 @@ def test_an_error_in_the_texts_is_raised_where_they_are_learnt() -> None:
 
 
 def test_bytes_are_their_own_ids() -> None:
-    words = tokenizer.for_transformers(tokenizer.of_bytes(), max_length=8)
+    words = tokenizer.for_transformers(vocabulary.of_bytes(), max_length=8)
     assert len(words) == 257
     assert _ids(words, ODD_TEXT) == list(ODD_TEXT.encode())
 
 
 @pytest.mark.parametrize("kind", ["learnt", "bytes"])
 def test_auto_tokenizer_loads_what_is_saved(kind: str, tmp_path: Path) -> None:
-    words = tokenizer.for_transformers(learnt() if kind == "learnt" else tokenizer.of_bytes(), max_length=77)
+    words = tokenizer.for_transformers(learnt() if kind == "learnt" else vocabulary.of_bytes(), max_length=77)
     words.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert loaded.model_max_length == 77
@@ -102,7 +103,7 @@ def test_a_tokenizer_of_vocabulary_and_merges_alone_is_one_too(tmp_path: Path) -
 
 
 def test_a_tokenizer_that_was_saved_with_a_length_cuts_and_fills_nothing(tmp_path: Path) -> None:
-    words = tokenizer.for_transformers(tokenizer.of_bytes(), max_length=77)
+    words = tokenizer.for_transformers(vocabulary.of_bytes(), max_length=77)
     words.backend_tokenizer.enable_truncation(2)
     words.backend_tokenizer.enable_padding(length=9)
     words.save_pretrained(tmp_path)
@@ -117,7 +118,7 @@ def test_a_folder_without_a_tokenizer_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["learnt", "bytes"])
 def test_a_tokenizer_is_the_same_after_it_was_saved_and_another_is_not(kind: str, tmp_path: Path) -> None:
-    words = tokenizer.for_transformers(learnt() if kind == "learnt" else tokenizer.of_bytes(), max_length=77)
+    words = tokenizer.for_transformers(learnt() if kind == "learnt" else vocabulary.of_bytes(), max_length=77)
     words.save_pretrained(tmp_path)
     loaded = tokenizer.load(tmp_path)
     assert loaded is not None
@@ -129,10 +130,10 @@ def test_a_tokenizer_is_the_same_after_it_was_saved_and_another_is_not(kind: str
 def test_a_long_text_in_parts_has_the_ids_of_the_whole(text: str) -> None:
     words = tokenizer.for_transformers(learnt(), max_length=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer, "CHARACTERS_AT_ONCE", 3)
-        parts = list(tokenizer.parts(text))
+        patch.setattr(vocabulary, "CHARACTERS_AT_ONCE", 3)
+        parts = list(vocabulary.parts(text))
     assert "".join(parts) == text
-    encoded = tokenizer.encode(words, parts, [place > 0 for place in range(len(parts))])
+    encoded = vocabulary.encode(words, parts, [place > 0 for place in range(len(parts))])
     assert [token_id for ids in encoded for token_id in ids] == _ids(words, text)
 
 
@@ -152,7 +153,7 @@ def _sentencepiece(kind: str, *odd: str) -> PreTrainedTokenizerFast:
 @pytest.mark.parametrize("behind", ["import", " import", "  import", "\nimport", "\n import"])
 def test_what_comes_behind_other_text_is_encoded_so(kind: str, behind: str) -> None:
     words = _sentencepiece(kind)
-    before, after = tokenizer.encode(words, ["the", behind], [False, True])
+    before, after = vocabulary.encode(words, ["the", behind], [False, True])
     assert before == _ids(words, "the")
     assert before + after == _ids(words, f"the{behind}")
     if behind == "import":
@@ -163,5 +164,5 @@ def test_what_comes_behind_other_text_is_encoded_so(kind: str, behind: str) -> N
 def test_whatever_its_tokens_a_tokenizer_adds_no_character(kind: str) -> None:
     words = _sentencepiece(kind, *["0\n"] * 9)
     assert "0\n" in words.get_vocab()
-    [_, after] = tokenizer.encode(words, ["the", "\nimport"], [False, True])
+    [_, after] = vocabulary.encode(words, ["the", "\nimport"], [False, True])
     assert after == _ids(words, "\nimport"), "with a mark, which is all that can be had"

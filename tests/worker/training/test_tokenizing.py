@@ -9,12 +9,14 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from core.dataset_files import DataFile
+from core.errors import DataError
+from core.tokens import encoding, vocabulary
+from core.tokens.arrays import Tokens
 from tests.worker.training.tiny import prepared, write_rows
 from worker.training import rows as rows_module
-from worker.training import tokenizer, tokenizing
+from worker.training import tokenizer
 from worker.training.cached import tokenized
-from worker.training.dataset import Tokens, TokenWriter
-from worker.training.errors import DataError
+from worker.training.dataset import TokenWriter
 from worker.training.facts import Preparing
 from worker.training.rows import look_through
 from worker.training.token_cache import TokenCache
@@ -24,7 +26,7 @@ from worker.training.tokenizing import tokenize
 @pytest.fixture
 def words() -> PreTrainedTokenizerFast:
     """The tokenizer of bytes: ids that can be read."""
-    return tokenizer.for_transformers(tokenizer.of_bytes(), max_length=8)
+    return tokenizer.for_transformers(vocabulary.of_bytes(), max_length=8)
 
 
 def _read(folder: Path, rows: list[Any], words: PreTrainedTokenizerFast | None) -> Tokens:
@@ -71,8 +73,8 @@ def test_a_completion_and_its_end_carry_loss_and_its_prompt_does_not(
 def test_a_prompt_has_the_ids_it_has_without_its_completion(tmp_path: Path) -> None:
     learnt = prepared(tokenizer.learn([["ab ab ab"]], rows=1, vocab_size=258))
     words = tokenizer.for_transformers(learnt, max_length=8)
-    [a], [b] = tokenizer.encode(words, ["a", "b"], [False, False])
-    [joined] = tokenizer.encode(words, ["ab"], [False])
+    [a], [b] = vocabulary.encode(words, ["a", "b"], [False, False])
+    [joined] = vocabulary.encode(words, ["ab"], [False])
     assert len(joined) == 1, "together they would be one token, which nobody could be asked to go on from"
     read = _read(tmp_path, [{"prompt": "a", "completion": "b"}], words)
     assert read.ids.tolist() == [a, b, words.eos_token_id]
@@ -83,9 +85,9 @@ def test_many_rows_come_through_in_order(
     tmp_path: Path, words: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [[n, n + 1] for n in range(3000)]
-    monkeypatch.setattr(tokenizing, "_IDS_AT_ONCE", 1000)
+    monkeypatch.setattr(encoding, "_IDS_AT_ONCE", 1000)
     assert _read(tmp_path, ids, None).ids.reshape(-1, 2).tolist() == ids
-    monkeypatch.setattr(tokenizing, "_PIECES_AT_ONCE", 7)
+    monkeypatch.setattr(encoding, "_PIECES_AT_ONCE", 7)
     texts = [str(n) for n in range(3000)]
     read = _read(tmp_path, texts, words)
     assert bytes(read.ids[read.ids != 256].astype("uint8")).decode() == "".join(texts)
@@ -95,8 +97,8 @@ def test_many_rows_come_through_in_order(
 def test_a_long_text_spans_chunks(
     tmp_path: Path, words: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenizer, "CHARACTERS_AT_ONCE", 10)
-    monkeypatch.setattr(tokenizing, "CHARACTERS_AT_ONCE", 10)
+    monkeypatch.setattr(vocabulary, "CHARACTERS_AT_ONCE", 10)
+    monkeypatch.setattr(encoding, "CHARACTERS_AT_ONCE", 10)
     long = "the import statement binds a name" * 5
     read = _read(tmp_path, [{"prompt": long, "completion": long}, {"prompt": "a", "completion": "b"}], words)
     assert read.bounds.tolist() == [0, 2 * len(long) + 1, 2 * len(long) + 4]
@@ -142,7 +144,7 @@ def test_progress_is_told_to_the_end(
 def test_a_slow_chunk_does_not_silence_the_trainer(
     tmp_path: Path, words: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokenizing, "CHARACTERS_AT_ONCE", 2**30)  # a single chunk, which takes over a second
+    monkeypatch.setattr(encoding, "CHARACTERS_AT_ONCE", 2**30)  # a single chunk, which takes over a second
     file = write_rows(tmp_path / "rows.jsonl", ["the import statement " * 2**17] * 2)
     facts, told_at = tokenize(file, prepared(look_through(file)), words, TokenWriter(tmp_path)), [time.monotonic()]
     for _ in facts:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import DataError
 from tests.services import missing
 from tests.worker.training.tiny import (
     GPT2,
@@ -18,7 +19,6 @@ from tests.worker.training.tiny import (
     run,
 )
 from worker.training.checkpoints import read_state
-from worker.training.errors import DataError
 from worker.training.facts import Batch, Checkpoint, Epoch, Finished, Warned
 
 ROWS = ragged_rows(40)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from core.tokens.sequences import Sequences
 from tests.worker.training.tiny import GPT2, NO_DROPOUT, learner, ragged_rows, sequences
 from worker.training.build import Learner
 from worker.training.errors import DoesNotFit
-from worker.training.sequences import Sequences
 from worker.training.update import MemoryBudget, Outcome, update
 
 NO_CLIP = 1e9

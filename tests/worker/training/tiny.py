@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from core.dataset_files import DataFile
 from core.job_spec import JobSpec, Sequence
+from core.tokens.arrays import Tokens
+from core.tokens.sequences import Sequences, cut
 from worker.training import build
 from worker.training.assignment import Assignment
 from worker.training.build import Learner
-from worker.training.dataset import Tokens
 from worker.training.facts import Batch, Checkpoint, Fact
 from worker.training.loop import train
-from worker.training.sequences import Sequences, cut
 
 F = TypeVar("F")
 

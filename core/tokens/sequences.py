@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.job_spec import Sequence
-from worker.training.batches import IntArray
-from worker.training.dataset import Ids, Tokens, count_loss
-from worker.training.randomness import derive
+from core.tokens.arrays import Ids, Tokens, count_loss
+from core.tokens.batches import IntArray
+from core.tokens.seeds import derive
 
 
 @dataclass(frozen=True)

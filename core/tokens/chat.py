@@ -12,9 +12,10 @@ reaches either: templates put a special token or a newline there. A row ends wit
 not closed by the tokenizer's end of text, at which `generate` stops, an end of text follows, and carries loss too.
 """
 
-from transformers import PreTrainedTokenizerFast
+from typing import Any
 
-from worker.training.errors import DataError
+from core.errors import DataError
+from core.tokens.vocabulary import Words
 
 Message = dict[str, str]
 
@@ -30,13 +31,13 @@ DEFAULT_TEMPLATE = (
 )
 
 
-def ensure_template(tokenizer: PreTrainedTokenizerFast) -> None:
+def ensure_template(words: Any) -> None:
     """Give a tokenizer that has no chat template the default one. Whatever saves it then, saves that too."""
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = DEFAULT_TEMPLATE
+    if not words.chat_template:
+        words.chat_template = DEFAULT_TEMPLATE
 
 
-def spans(tokenizer: PreTrainedTokenizerFast, messages: list[Message], *, where: str) -> list[tuple[str, bool]]:
+def spans(words: Words, messages: list[Message], *, where: str) -> list[tuple[str, bool]]:
     """Return a conversation, up to its last answer, as texts and whether they carry loss.
 
     A first message of the assistant answers nothing, and is read as context. Raises DataError, naming the row, where
@@ -46,8 +47,8 @@ def spans(tokenizer: PreTrainedTokenizerFast, messages: list[Message], *, where:
     for place in range(1, len(messages)):
         if messages[place]["role"] != "assistant":
             continue
-        prompt = _render(tokenizer, messages[:place], where=where, add_generation_prompt=True)
-        answered = _render(tokenizer, messages[: place + 1], where=where, add_generation_prompt=False)
+        prompt = _render(words, messages[:place], where=where, add_generation_prompt=True)
+        answered = _render(words, messages[: place + 1], where=where, add_generation_prompt=False)
         if not prompt.startswith(told) or not answered.startswith(prompt):
             raise DataError(
                 f"{where}: the tokenizer's chat template writes what comes before message {place + 1} in another way "
@@ -60,11 +61,9 @@ def spans(tokenizer: PreTrainedTokenizerFast, messages: list[Message], *, where:
     return found
 
 
-def _render(
-    tokenizer: PreTrainedTokenizerFast, messages: list[Message], *, where: str, add_generation_prompt: bool
-) -> str:
+def _render(words: Words, messages: list[Message], *, where: str, add_generation_prompt: bool) -> str:
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
+        return str(words.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
     except Exception as error:  # a template is a program, and can fail in any way
         raise DataError(
             f"{where}: the tokenizer's chat template refuses this conversation: {error}",

@@ -8,7 +8,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from worker.training.learning_rate import Scheduler, learning_rate
+from core.learning_rate import Scheduler, learning_rate
 
 
 @pytest.mark.parametrize("scheduler", ["linear", "cosine", "constant"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from worker.training.randomness import derive
+from core.tokens.seeds import derive
 
 IntArray = npt.NDArray[np.int64]
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from worker.training.batches import epoch_batches, padding_share, windows_after
+from core.tokens.batches import epoch_batches, padding_share, windows_after
 
 
 def lognormal(count: int) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from core.job_spec import ValidationFraction
+from core.tokens.sequences import Sequences, hold_out
 from tests.worker.training.tiny import sequences
-from worker.training.sequences import Sequences, hold_out
 
 
 def as_lists(cut: Sequences) -> list[list[int]]:
