@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from app.errors import Forbidden, Unauthenticated
 from app.live import Feeds
 from app.resources import Resources
-from core import events, job_queries, keys
+from core import events, job_queries, keys, tickets
 from core.errors import NotFound
 from core.events import START, Cursor, Event
 from core.job_states import JobStatus
@@ -83,6 +83,10 @@ def _writer(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     return _with_scope(caller, "write")
 
 
+def _admin(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    return _with_scope(caller, "admin")
+
+
 def _with_scope(caller: Caller, scope: str) -> Caller:
     if scope not in caller.scopes:
         raise Forbidden(f"This key has no {scope} scope. Use one that has it; `epochd keys list` shows the scopes.")
@@ -91,6 +95,7 @@ def _with_scope(caller: Caller, scope: str) -> Caller:
 
 Reader = Annotated[Caller, Depends(_reader)]
 Writer = Annotated[Caller, Depends(_writer)]
+Admin = Annotated[Caller, Depends(_admin)]
 
 
 # What is asked for ---------------------------------------------------------------------------------------------------
@@ -115,6 +120,12 @@ def _upload_id(text: str) -> str:
     return text
 
 
+def _tokenizer_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise NotFound("There is no tokenizer of that id. `GET /tokenizers` lists yours.")
+    return text
+
+
 def _or_absent(text: object) -> object:
     # `?status=&tag=` asks for nothing in particular.
     return None if text == "" else text
@@ -125,6 +136,7 @@ _OrAbsent = BeforeValidator(_or_absent)
 JobId = Annotated[str, AfterValidator(_job_id)]
 DatasetId = Annotated[str, AfterValidator(_dataset_id)]
 UploadId = Annotated[str, AfterValidator(_upload_id)]
+TokenizerId = Annotated[str, AfterValidator(_tokenizer_id)]
 # The bounds stand inside the unions: of an absent value there is nothing to measure.
 _ShortText = Annotated[Text, Field(max_length=201)]
 _Limit = Annotated[int, Field(ge=1, le=200)]
@@ -160,7 +172,18 @@ def _after(after: Annotated[str | None, Query(description="the id of the last ev
     return Cursor.parse(after) if after else START
 
 
+def _resumed_after(
+    after: Annotated[Cursor, Depends(_after)],
+    last_event_id: Annotated[
+        str | None, Header(description="as `after`, and before it, for server-sent events")
+    ] = None,
+) -> Cursor:
+    # A browser that reconnects asks for the address it was given, with what it has heard since beside it.
+    return Cursor.parse(last_event_id) if last_event_id else after
+
+
 After = Annotated[Cursor, Depends(_after)]
+ResumedAfter = Annotated[Cursor, Depends(_resumed_after)]
 
 
 @dataclass(frozen=True)
@@ -177,4 +200,26 @@ def _watched(caller: Reader, work: Work, job_id: JobId) -> Watched:
         return Watched(job_id, events.newest(session, job_id))
 
 
+def _streamed(
+    connection: HTTPConnection,
+    work: Work,
+    job_id: JobId,
+    ticket: Annotated[
+        str | None, Query(description="of `POST /jobs/{job_id}/stream-ticket`, in place of a key")
+    ] = None,
+) -> Watched:
+    if ticket is None:
+        return _watched(_with_scope(_caller(connection, work), "read"), work, job_id)
+    caller = None
+    if _KEY.fullmatch(ticket):
+        with work.begin() as session:
+            caller = tickets.redeem(session, ticket, job_id)
+    if caller is None:
+        raise Unauthenticated(
+            "This ticket is unknown, used, expired, or another job's. `POST /jobs/{id}/stream-ticket` makes a new one."
+        )
+    return _watched(_with_scope(caller, "read"), work, job_id)
+
+
 WatchedJob = Annotated[Watched, Depends(_watched)]
+StreamedJob = Annotated[Watched, Depends(_streamed)]

@@ -13,16 +13,48 @@ import structlog
 from fastapi import FastAPI
 
 from app import errors
+from app.access_log import leave_out_tickets
 from app.live import Feeds
-from app.middleware import BodyLimit, RequestId, TrustedHost
+from app.middleware import BodyLimit, Counted, RequestId, TrustedHost
 from app.resources import open_resources
-from app.routes import checkpoints, datasets, events, health, jobs, metrics, reference, stream, uploads
+from app.routes import (
+    checkpoints,
+    datasets,
+    events,
+    health,
+    jobs,
+    metrics,
+    page,
+    preview,
+    prometheus,
+    reference,
+    stream,
+    tokenizers,
+    uploads,
+)
 from core.errors import Unusable
 from core.keys import ensure_first_key
 from core.log_setup import set_up_logging
 from core.settings import Settings, load_settings
 
 _log = structlog.get_logger()
+
+# In the order in which the API describes them.
+_ROUTES = (
+    datasets,
+    uploads,
+    preview,
+    tokenizers,
+    jobs,
+    events,
+    stream,
+    metrics,
+    checkpoints,
+    health,
+    prometheus,
+    reference,
+    page,
+)
 
 _DESCRIPTION = "Trains GPT-style language models: post a dataset, post a job, watch every batch, download checkpoints."
 
@@ -50,13 +82,15 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.resources = resources
-    for module in (datasets, uploads, jobs, events, stream, metrics, checkpoints, health, reference):
+    leave_out_tickets()
+    for module in _ROUTES:
         app.include_router(module.router)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(TrustedHost, settings=settings)
     app.add_middleware(RequestId)
+    app.add_middleware(Counted, traffic=resources.telemetry.traffic)
     return app
 
 

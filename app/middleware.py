@@ -6,12 +6,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors
+from app.telemetry import Traffic
 from core.errors import TooLarge
 from core.ids import new_id
 from core.settings import Settings
 
 # Whose body is a file.
-_UPLOADS = {("POST", "/datasets"), ("PUT", "/datasets")}
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
@@ -47,6 +47,27 @@ class RequestId:
                 await errors.internal(error)(scope, receive, send_with_id)
 
 
+class Counted:
+    """Count answers, and the bytes in them."""
+
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+        self._app, self._traffic = app, traffic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._traffic.answered(message["status"])
+            elif message["type"] == "http.response.body":
+                self._traffic.sent(len(message.get("body", b"")))
+            await send(message)
+
+        await self._app(scope, receive, send_counted)
+
+
 class TrustedHost:
     """Refuse requests that were meant for another host: a page elsewhere could point its own name at this server."""
 
@@ -80,11 +101,15 @@ class BodyLimit:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        upload = (scope["method"], scope["path"]) in _UPLOADS or (
-            scope["method"] == "PATCH" and scope["path"].startswith("/uploads/")
-        )
-        limit = self._settings.max_upload_bytes if upload else self._settings.max_body_bytes
-        name = "EPOCHD_MAX_UPLOAD_BYTES" if upload else "EPOCHD_MAX_BODY_BYTES"
+        match (scope["method"], scope["path"]):
+            case ("POST" | "PUT", "/datasets"):
+                limit, name = self._settings.max_upload_bytes, "EPOCHD_MAX_UPLOAD_BYTES"
+            case ("PATCH", path) if path.startswith("/uploads/"):
+                limit, name = self._settings.max_upload_bytes, "EPOCHD_MAX_UPLOAD_BYTES"
+            case ("POST", "/tokenizers"):
+                limit, name = self._settings.max_tokenizer_bytes, "EPOCHD_MAX_TOKENIZER_BYTES"
+            case _:
+                limit, name = self._settings.max_body_bytes, "EPOCHD_MAX_BODY_BYTES"
         too_large = TooLarge(f"The body is over this server's limit of {limit:,} bytes ({name}).")
         stated = Headers(scope=scope).get("content-length", "")
         if stated.isascii() and stated.isdigit() and int(stated[:20]) > limit:

@@ -39,8 +39,15 @@ def json_request(model: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref(model)}}}}
 
 
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-BINARY_REQUEST = {"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BINARY_REQUEST = {"requestBody": {"required": True, "content": {"application/octet-stream": _BINARY}}}
+
+
+def file_request() -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that takes a file: in a form, or as the body itself."""
+    form = {"type": "object", "required": ["file"], "properties": {"file": _BINARY["schema"]}}
+    content = {"multipart/form-data": {"schema": form}, "application/octet-stream": _BINARY}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def document(app: FastAPI) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from core.unit_of_work import UnitOfWork
 
 # Looking through an upload is pure computing: more at once would only starve the requests that need a moment.
 _INSPECTIONS_AT_ONCE = 2
+# So is looking at data before it is trained on, each time in a process of its own.
+_LOOKS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Resources:
     store: Store
     feeds: Feeds
     inspections: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_INSPECTIONS_AT_ONCE))
+    looks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_LOOKS_AT_ONCE))
 
     async def close(self) -> None:
         """Let go of everything."""

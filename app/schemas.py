@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.models import Checkpoint, Job
+from core.models import Checkpoint, Job, Tokenizer
+from core.run_plan import RunPlan
 
 
 class Problem(BaseModel):
@@ -31,20 +32,45 @@ class _Open(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
+# Tokenizers ----------------------------------------------------------------------------------------------------------
+
+
+class TokenizerBody(BaseModel):
+    """An uploaded tokenizer. `end_of_text` is the token that stands behind every row; `lossless` says whether a text of
+    many scripts came out of it as it went in.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    filename: str
+    format: str
+    bytes: int
+    sha256: str
+    vocab_size: int
+    end_of_text: str
+    lossless: bool
+    created_at: datetime
+
+
+class TokenizerPage(BaseModel):
+    """Tokenizers, newest first."""
+
+    data: list[TokenizerBody]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, found: list[Tokenizer], limit: int) -> "TokenizerPage":
+        """Return the page of up to `limit` rows of a query for one more."""
+        data = [TokenizerBody.model_validate(row) for row in found[:limit]]
+        return cls(data=data, next_cursor=data[-1].id if len(found) > limit else None)
+
+
 # Jobs ----------------------------------------------------------------------------------------------------------------
 
 
-class Plan(_Open):
-    """The size of a run. What needs the tokenizer is null until the trainer has counted it."""
-
-    parameters: int | None
-    rows: int
-    validation_rows: int
-    skipped_rows: int
-    batches_per_epoch: int | None
-    steps: int | None
-    tokens_per_epoch: int | None
-    warnings: list[str]
+class Plan(_Open, RunPlan):
+    """The size of a run, and what it takes."""
 
 
 class Progress(_Open):
@@ -141,6 +167,13 @@ class EventPage(BaseModel):
     done: bool
 
 
+class StreamTicket(BaseModel):
+    """What opens a job's WebSocket once, until it expires, in place of a key."""
+
+    ticket: str
+    expires_at: datetime
+
+
 class ValidationPoint(BaseModel):
     """The validation at the end of an epoch."""
 
@@ -151,7 +184,11 @@ class ValidationPoint(BaseModel):
 
 
 class Curves(BaseModel):
-    """A job's curves, one entry of each list for a bucket of batches: means, and the span of the loss."""
+    """A job's curves, one entry of each list for a bucket of batches: means, and the span of the loss.
+
+    `after` is the id of the newest event at that moment: whoever watches from there on misses nothing and sees nothing
+    twice.
+    """
 
     epoch: list[int]
     batch: list[int]
@@ -163,6 +200,7 @@ class Curves(BaseModel):
     learning_rate: list[float | None]
     grad_norm: list[float | None]
     validation: list[ValidationPoint]
+    after: str
 
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from cli.commands import datasets, demo, doctor, jobs, keys, pull, server
+from cli.commands import datasets, demo, doctor, jobs, keys, pull, server, tokenizers
 from cli.screen import note
 from core.errors import EpochdError
 
@@ -22,6 +22,8 @@ _START, _TRAIN, _CONTROL, _OPERATE = "Start here", "Train", "Control a job", "Op
 app.command(rich_help_panel=_START)(demo.demo)
 app.command(rich_help_panel=_START)(server.up)
 app.add_typer(datasets.app, name="datasets", rich_help_panel=_TRAIN)
+app.add_typer(tokenizers.app, name="tokenizers", rich_help_panel=_TRAIN)
+app.command(rich_help_panel=_TRAIN)(jobs.plan)
 app.command(rich_help_panel=_TRAIN)(jobs.submit)
 app.command(rich_help_panel=_TRAIN)(jobs.jobs)
 app.command(rich_help_panel=_TRAIN)(jobs.watch)

@@ -1,4 +1,4 @@
-"""Sending a dataset: from where the server has it so far, as often as the connection breaks, with a bar."""
+"""Sending a file with a bar: a dataset from where the server has it so far, as often as the connection breaks."""
 
 import hashlib
 import time
@@ -51,6 +51,19 @@ def push(client: Client, path: Path, *, split: str | None = None, encoding: str 
         bar.update(task, completed=size, description="the server checks every row")
         # It reads the whole file before it answers.
         return _Patience().ask(lambda: client.post(f"{address}/complete", timeout=None))
+
+
+def send(client: Client, route: str, path: Path, params: dict[str, str]) -> Json:
+    """Upload a small file to a route in one request and return the answer."""
+    size = path.stat().st_size
+    with transfer_bar() as bar:
+        return client.post(
+            route,
+            params={"filename": path.name} | params,
+            content=_chunks(path, 0, bar, bar.add_task(path.name, total=size)),
+            headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
+            timeout=None,  # the server reads the whole file before it answers
+        )
 
 
 def _send(client: Client, path: Path, upload: Json, bar: Progress, task: TaskID) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from core import checkpoints, datasets, job_queries, submission
+from core import checkpoints, datasets, job_queries, submission, tokenizers
 from core.database import database_now
 from core.errors import CancelRequested, Conflict, EpochdError, FenceLost, InvalidInput, NotFound
 from core.events import Cursor, Event, append
 from core.ids import new_id
-from core.job_spec import JobSpec, ValidationDataset
+from core.job_spec import JobSpec, UploadedTokenizer, ValidationDataset
 from core.job_states import TERMINAL, JobStatus, StopRequest
 from core.model_spec import EarlierModel
 from core.models import Job, JobTag, utc_now
@@ -83,7 +83,11 @@ def submit(
         _lock(session, spec.model.checkpoint.job)
     validation = spec.validation.dataset if isinstance(spec.validation, ValidationDataset) else None
     datasets.hold(session, spec.dataset, *([validation] if validation else []))
-    spec, plan, base_checkpoint = submission.prepare(session, owner_id, spec, limits)
+    if isinstance(spec.tokenizer, UploadedTokenizer):
+        # Nor is its tokenizer.
+        tokenizers.lock(session, spec.tokenizer.upload)
+    prepared = submission.prepare(session, owner_id, spec, limits)
+    spec = prepared.spec
     # By the one clock that all APIs share: jobs of one priority are claimed in the order of their ids.
     now = session.execute(sa.select(database_now())).scalar_one()
     job = Job(
@@ -94,10 +98,11 @@ def submit(
         status=JobStatus.QUEUED,
         priority=spec.priority,
         spec=spec.document(),
-        plan=plan,
+        plan=prepared.plan.model_dump(mode="json"),
         dataset_id=spec.dataset,
         validation_dataset_id=validation,
-        base_checkpoint=base_checkpoint,
+        tokenizer_id=spec.tokenizer.upload if isinstance(spec.tokenizer, UploadedTokenizer) else None,
+        base_checkpoint=prepared.base_checkpoint,
         idempotency_key=idempotency_key,
         request_sha256=request_sha256,
         max_failures=spec.max_failures,
@@ -158,21 +163,34 @@ def retry(session: Session, owner_id: str, job_id: str) -> Job:
     job = _locked(session, owner_id, job_id)
     if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
         raise Conflict(f"{job.id} is {job.status}: only a failed or cancelled job can be retried.")
-    if job.base_checkpoint and not checkpoints.newest_resumable(session, job.id):
-        try:
-            checkpoints.at(session, job.base_checkpoint)
-        except NotFound as error:
-            raise Conflict(f"{job.id} has nothing to go on from. {error.detail}") from error
+    if not checkpoints.newest_resumable(session, job.id):
+        _check_beginning(session, job)
+    _check_datasets(session, job)
+    reason = f"retried after it {_ENDED[JobStatus(job.status)]}"
+    _leave(session, job, JobStatus.QUEUED, {"reason": reason}, failures=0, error=sa.null())
+    announcements(session).ring = True
+    return job
+
+
+def _check_datasets(session: Session, job: Job) -> None:
+    """Keep a job's datasets from being deleted meanwhile. Raises Conflict where one is gone."""
     needed = [job.dataset_id, *([job.validation_dataset_id] if job.validation_dataset_id else [])]
     datasets.hold(session, *needed)
     if lost := [dataset_id for dataset_id in needed if not datasets.is_there(session, dataset_id)]:
         raise Conflict(
             f"{job.id} needs the dataset {lost[0]}, which was deleted. Upload it again, and submit a new job."
         )
-    reason = f"retried after it {_ENDED[JobStatus(job.status)]}"
-    _leave(session, job, JobStatus.QUEUED, {"reason": reason}, failures=0, error=sa.null())
-    announcements(session).ring = True
-    return job
+
+
+def _check_beginning(session: Session, job: Job) -> None:
+    """Raise Conflict where what a job begins with is gone."""
+    if job.base_checkpoint:
+        try:
+            checkpoints.at(session, job.base_checkpoint)
+        except NotFound as error:
+            raise Conflict(f"{job.id} has nothing to go on from. {error.detail}") from error
+    if job.tokenizer_id and tokenizers.lock(session, job.tokenizer_id) is None:
+        raise Conflict(f"{job.id} cannot begin again: its tokenizer {job.tokenizer_id} was deleted. Submit a new job.")
 
 
 def request_save(session: Session, owner_id: str, job_id: str) -> Job:

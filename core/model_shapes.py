@@ -5,7 +5,7 @@ Vocabulary and positions follow from the tokenizer and `sequence.max_length`; sl
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from core.strict import Fraction, Strict
 
@@ -293,6 +293,23 @@ AnyShape = (
     | Starcoder2Config
 )
 ModelConfig = Annotated[AnyShape, Field(discriminator="model_type")]
+
+_shapes: TypeAdapter[AnyShape] = TypeAdapter(ModelConfig)
+
+
+def shape_like(config: object) -> AnyShape | None:
+    """Return the shape of a model by a config of transformers'; None where it is none that fresh weights could have."""
+    kinds = {get_args(kind.model_fields["model_type"].annotation)[0]: kind for kind in get_args(AnyShape)}
+    kind = kinds.get(getattr(config, "model_type", ""))
+    if kind is None:
+        return None
+    try:
+        return _shapes.validate_python(
+            {name: getattr(config, name) for name in kind.model_fields if getattr(config, name, None) is not None}
+        )
+    except ValidationError:
+        return None
+
 
 # Of models with weights of their own too only these are trained.
 MODEL_TYPES: frozenset[str] = frozenset(

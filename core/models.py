@@ -93,7 +93,10 @@ class Upload(SQLModel, table=True):
 
 
 class Tokenizer(SQLModel, table=True):
-    """An uploaded tokenizer; its bytes lie in the store under `tokenizers/<id>`."""
+    """An uploaded tokenizer; what the trainer reads of it lies in the store under `tokenizers/<id>`.
+
+    `bytes` and `sha256` are those of the upload, `content_sha256` of what lies in the store.
+    """
 
     __tablename__ = "tokenizers"
     __table_args__ = (sa.UniqueConstraint("owner_id", "sha256"),)
@@ -104,6 +107,11 @@ class Tokenizer(SQLModel, table=True):
     bytes: int = Field(sa_type=sa.BigInteger)
     sha256: str
     vocab_size: int
+    format: str = Field(sa_column_kwargs={"server_default": ""})
+    end_of_text: str = Field(sa_column_kwargs={"server_default": ""})
+    content_sha256: str = Field(sa_column_kwargs={"server_default": ""})
+    # Whether a text of many scripts came out of it as it went in.
+    lossless: bool = Field(sa_column_kwargs={"server_default": sa.false()})
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
@@ -131,6 +139,8 @@ class Job(SQLModel, table=True):
     plan: dict[str, Any] = Field(sa_type=sa.JSON)
     dataset_id: str = Field(foreign_key="datasets.id", index=True)
     validation_dataset_id: str | None = Field(default=None, foreign_key="datasets.id")
+    # Of an uploaded one. No foreign key: it may go when the job has ended, and the job's checkpoints hold a copy.
+    tokenizer_id: str | None = Field(default=None, index=True)
 
     # The store's key of the very checkpoint that the job goes on from: an epoch's number can come to mean another one.
     base_checkpoint: str | None = Field(default=None, index=True)

@@ -1,17 +1,18 @@
 """What can be said of a job before it starts: its size, its rows, and what will not work.
 
-Counts that need the tokenizer, or a model that is not here yet, are null; the trainer counts them exactly before its
-first step, and the job's plan is replaced by its own.
+Counts that need the tokenizer, or a model that is not here yet, are null: `core/run_estimate.py` fills them in for a
+dry run, and the trainer counts exactly before its first step, when the job's plan is replaced by its own.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from core.dataset_files import holds_ids
 from core.errors import Fault, InvalidInput
 from core.job_spec import JobSpec, TrainedTokenizer, ValidationFraction
+from core.model_shapes import AnyShape
 from core.model_spec import HubModel, NewModel
-from core.models import Dataset
+from core.models import Dataset, Tokenizer
+from core.run_plan import RunPlan
 from core.settings import Settings
 
 BYTES_VOCABULARY = 257  # 256 bytes and the end of text
@@ -24,17 +25,25 @@ class Base:
     parameters: int | None
     positions: int | None
     has_tokenizer: bool
+    shape: AnyShape | None
 
 
 def first_plan(
-    spec: JobSpec, dataset: Dataset, validation: Dataset | None, base: Base | None, limits: Settings
-) -> dict[str, Any]:
+    spec: JobSpec,
+    dataset: Dataset,
+    validation: Dataset | None,
+    base: Base | None,
+    limits: Settings,
+    *,
+    uploaded: Tokenizer | None,
+) -> RunPlan:
     """Return the plan as far as it is known. Raises InvalidInput where the job could never run, or is over a limit."""
-    _check_rows_and_tokenizer(spec, dataset, validation)
+    _check_rows_and_tokenizer(spec, dataset, validation, uploaded)
     if base:
         _check_base(spec, dataset, base)
     held_out = spec.validation.held_out(dataset.rows) if isinstance(spec.validation, ValidationFraction) else 0
-    count = _parameters(spec, dataset, validation, base)
+    vocab_size = _vocab_size(spec, dataset, validation, uploaded)
+    count = _parameters(spec, vocab_size, base)
     if count is not None and count > limits.max_parameters:
         raise InvalidInput(
             f"The model would have {count:,} parameters; the limit here is {limits.max_parameters:,}: make it smaller.",
@@ -45,33 +54,40 @@ def first_plan(
             f"sequence.max_length is {spec.sequence.max_length}; this server allows {limits.max_sequence_length}.",
             [Fault(("sequence", "max_length"), f"over the limit of {limits.max_sequence_length}")],
         )
-    return {
+    return RunPlan(
+        exact=False,
         # Those of an adapter come on top, and follow from layers that are only known with the model.
-        "parameters": count if isinstance(spec.model, NewModel) or spec.model.lora is None else None,
-        "rows": dataset.rows - held_out,
-        "validation_rows": validation.rows if validation else held_out,
-        "skipped_rows": dataset.report.get("skipped_rows", 0),
-        "batches_per_epoch": None,
-        "steps": None,
-        "tokens_per_epoch": None,
-        "warnings": _warnings(spec, dataset),
-    }
+        parameters=count if isinstance(spec.model, NewModel) or spec.model.lora is None else None,
+        vocab_size=vocab_size,
+        rows=dataset.rows - held_out,
+        validation_rows=validation.rows if validation else held_out,
+        skipped_rows=dataset.report.get("skipped_rows", 0),
+        warnings=_warnings(spec, dataset),
+    )
 
 
-def _parameters(spec: JobSpec, dataset: Dataset, validation: Dataset | None, base: Base | None) -> int | None:
+def _vocab_size(spec: JobSpec, dataset: Dataset, validation: Dataset | None, uploaded: Tokenizer | None) -> int | None:
     if not isinstance(spec.model, NewModel):
-        return base.parameters if base else None
+        return None
     if spec.tokenizer == "bytes":
-        vocab_size = BYTES_VOCABULARY
-    elif _holds_ids(dataset):
-        vocab_size = 1 + max(_largest_id(dataset), _largest_id(validation) if validation else 0)
-    else:
-        tokenizer = spec.tokenizer if isinstance(spec.tokenizer, TrainedTokenizer) else TrainedTokenizer()
-        vocab_size = tokenizer.train.vocab_size
+        return BYTES_VOCABULARY
+    if uploaded:
+        return uploaded.vocab_size
+    if _holds_ids(dataset):
+        return 1 + max(_largest_id(dataset), _largest_id(validation) if validation else 0)
+    tokenizer = spec.tokenizer if isinstance(spec.tokenizer, TrainedTokenizer) else TrainedTokenizer()
+    return tokenizer.train.vocab_size
+
+
+def _parameters(spec: JobSpec, vocab_size: int | None, base: Base | None) -> int | None:
+    if not isinstance(spec.model, NewModel) or vocab_size is None:
+        return base.parameters if base else None
     return spec.model.config.parameters(vocab_size, spec.sequence.max_length)
 
 
-def _check_rows_and_tokenizer(spec: JobSpec, dataset: Dataset, validation: Dataset | None) -> None:
+def _check_rows_and_tokenizer(
+    spec: JobSpec, dataset: Dataset, validation: Dataset | None, uploaded: Tokenizer | None
+) -> None:
     if _holds_ids(dataset):
         if isinstance(spec.tokenizer, TrainedTokenizer):
             raise InvalidInput(
@@ -83,9 +99,10 @@ def _check_rows_and_tokenizer(spec: JobSpec, dataset: Dataset, validation: Datas
                 "The dataset holds token ids and no tokenizer: prompts cannot be read. Leave `samples` out.",
                 [Fault(("samples", "prompts"), "need a tokenizer")],
             )
-        if spec.tokenizer == "bytes" and _largest_id(dataset) >= BYTES_VOCABULARY:
+        known = BYTES_VOCABULARY if spec.tokenizer == "bytes" else uploaded.vocab_size if uploaded else None
+        if known is not None and _largest_id(dataset) >= known:
             raise InvalidInput(
-                f"The dataset holds token id {_largest_id(dataset)}, and bytes have ids up to {BYTES_VOCABULARY - 1}.",
+                f"The dataset holds token id {_largest_id(dataset)}, and the tokenizer has ids up to {known - 1}.",
                 [Fault(("tokenizer",), "does not have the dataset's token ids")],
             )
     if not isinstance(spec.model, NewModel) and spec.tokenizer is not None:

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     # What looking through one upload may take.
     inspection_memory_bytes: Annotated[int, Field(ge=2**29)] = 8 * 2**30
     inspection_seconds: Annotated[int, Field(ge=1)] = 1800
+    max_tokenizer_bytes: int = 64 * 2**20
     max_body_bytes: int = 2**20
     max_parameters: int = 2_000_000_000
     max_sequence_length: int = 8192

@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from core import checkpoints, datasets, jobs
+from core import checkpoints, datasets, jobs, tokenizers
 from core.checkpoint_files import FileEntry, verify
 from core.dataset_files import DataFile
 from core.errors import Corrupt, NotFound
-from core.job_spec import JobSpec
+from core.job_spec import JobSpec, UploadedTokenizer
 from core.jobs import Claim
 from core.model_spec import HubModel, NewModel
-from core.models import Checkpoint, Dataset, Job
+from core.models import Checkpoint, Dataset, Job, Tokenizer
 from core.settings import Settings
 from core.store import Store
 from core.unit_of_work import UnitOfWork
 from worker import hub
-from worker.training.assignment import Assignment
+from worker.training.assignment import Assignment, TokenizerFile
 
 
 def make_assignment(
@@ -32,8 +32,8 @@ def make_assignment(
     """Return what to do, once all of it is on this machine.
 
     A damaged checkpoint of the job itself is set aside with a warning, and the one before is used. Raises Corrupt where
-    a dataset's file or the base checkpoint is gone or damaged; for a model from the hub what `hub.fetch` raises, which
-    asks `interrupted`.
+    a dataset's or a tokenizer's file or the base checkpoint is gone or damaged; for a model from the hub what
+    `hub.fetch` raises, which asks `interrupted`.
     """
     spec = JobSpec.model_validate(job.spec)
     resume_from = _newest_sound(claim, work, store, warn)
@@ -51,6 +51,8 @@ def make_assignment(
         spec=spec,
         dataset=_file(job.dataset_id, work, store),
         validation_dataset=_file(job.validation_dataset_id, work, store) if job.validation_dataset_id else None,
+        # A checkpoint holds the tokenizer it was trained with.
+        tokenizer=_tokenizer(spec, work, store) if resume_from is None else None,
         base_model=base_model,
         resume_from=resume_from,
         output_dir=output_dir,
@@ -106,6 +108,14 @@ def _file(dataset_id: str, work: UnitOfWork, store: Store) -> DataFile:
     with work.reading() as session:
         dataset = session.get_one(Dataset, dataset_id)
     return datasets.data_file(dataset, store)
+
+
+def _tokenizer(spec: JobSpec, work: UnitOfWork, store: Store) -> TokenizerFile | None:
+    if not isinstance(spec.tokenizer, UploadedTokenizer):
+        return None
+    with work.reading() as session:
+        uploaded = session.get_one(Tokenizer, spec.tokenizer.upload)
+    return TokenizerFile(path=tokenizers.file_of(uploaded, store), end_of_text=uploaded.end_of_text)
 
 
 def _entries(files: list[dict[str, object]]) -> list[FileEntry]:

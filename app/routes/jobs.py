@@ -1,18 +1,22 @@
 """Jobs: submit, list, read, delete, and what is asked of one: cancel, pause, resume, retry, save."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
+import anyio.to_thread
 import sqlalchemy as sa
 from fastapi import APIRouter, Query, Response
 from sqlmodel import Session
 
-from app.dependencies import IdempotencyKey, JobId, Paging, Reader, Status, Tag, TheSettings, Work, Writer
-from app.json_body import JobSpecBody
+from app.dependencies import IdempotencyKey, JobId, Paging, Reader, Status, Tag, TheResources, Work, Writer
+from app.json_body import JobSpecBody, SpecBody
 from app.openapi import json_request, problems
+from app.resources import Resources
 from app.schemas import JobBody, JobPage, Plan
-from core import job_queries, jobs, submission
+from core import job_queries, jobs, look_ahead, run_estimate, submission
 from core.failpoints import reach
+from core.job_spec import JobSpec
 from core.keys import Caller
 from core.models import Job
 from core.unit_of_work import UnitOfWork
@@ -32,40 +36,26 @@ router = APIRouter(tags=["jobs"])
     },
     openapi_extra=json_request("JobSpec"),
 )
-def create(
+async def create(
     response: Response,
     caller: Writer,
-    work: Work,
-    settings: TheSettings,
+    resources: TheResources,
     body: JobSpecBody,
     *,
     idempotency_key: IdempotencyKey = None,
     dry_run: Annotated[bool, Query(description="Check the job and return its plan; store nothing.")] = False,
 ) -> JobBody | Plan:
     """Store a job; a worker takes it up when its turn has come."""
-
-    def submit() -> tuple[JobBody, bool]:
-        with work.begin() as session:
-            job, new = jobs.submit(
-                session,
-                caller.owner_id,
-                body.spec,
-                settings,
-                idempotency_key=idempotency_key,
-                request_sha256=body.sha256,
-            )
-            reach("submit")
-            return _body(session, job), new
-
     if dry_run:
         response.status_code = 200
-        with work.reading() as session:
-            return Plan.model_validate(submission.prepare(session, caller.owner_id, body.spec, settings).plan)
+        plan = partial(_plan, resources, caller.owner_id, body.spec)
+        return await anyio.to_thread.run_sync(plan, limiter=resources.looks)
+    submit = partial(_submit, resources, caller.owner_id, body, idempotency_key)
     try:
-        job, new = submit()
+        job, new = await anyio.to_thread.run_sync(submit)
     except sa.exc.IntegrityError:
         # Another request with the same key was quicker, or the dataset has just gone: the second look tells.
-        job, new = submit()
+        job, new = await anyio.to_thread.run_sync(submit)
     reach("submitted")
     response.headers["Location"] = f"/jobs/{job.id}"
     if not new:
@@ -162,6 +152,28 @@ def retry(caller: Writer, work: Work, job_id: JobId) -> JobBody:
 def save(caller: Writer, work: Work, job_id: JobId) -> JobBody:
     """Return the job: `save_requested` stands until the checkpoint is listed."""
     return _asked(jobs.request_save, caller, work, job_id)
+
+
+def _submit(resources: Resources, owner_id: str, body: SpecBody, idempotency_key: str | None) -> tuple[JobBody, bool]:
+    with resources.work.begin() as session:
+        job, new = jobs.submit(
+            session,
+            owner_id,
+            body.spec,
+            resources.settings,
+            idempotency_key=idempotency_key,
+            request_sha256=body.sha256,
+        )
+        reach("submit")
+        return _body(session, job), new
+
+
+def _plan(resources: Resources, owner_id: str, spec: JobSpec) -> Plan:
+    """Return a job's plan, its tokens counted in a process of its own: all of a small dataset, else a sample."""
+    with resources.work.reading() as session:
+        prepared = submission.prepare(session, owner_id, spec, resources.settings)
+        question = look_ahead.question(session, owner_id, resources.store, prepared)
+    return Plan.model_validate(run_estimate.estimated(question).model_dump())
 
 
 def _asked(ask: Callable[[Session, str, str], Job], caller: Caller, work: UnitOfWork, job_id: str) -> JobBody:

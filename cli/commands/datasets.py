@@ -10,6 +10,7 @@ import typer
 from cli.check import check as look
 from cli.client import Client, Json
 from cli.essays import END, SEPARATOR, gather
+from cli.preview_view import show
 from cli.report_text import report_lines
 from cli.screen import answer, note, size, table
 from cli.upload import push as upload
@@ -27,6 +28,13 @@ class Split(StrEnum):
     BLANK_LINE = "blank_line"
     LINE = "line"
     FILE = "file"
+
+
+class Mode(StrEnum):
+    """How rows become what the model sees."""
+
+    DOCUMENT = "document"
+    PACKED = "packed"
 
 
 _Split = Annotated[
@@ -85,6 +93,36 @@ def check(
     if found.refusal:
         raise InvalidInput(found.refusal)
     note("The file can be used as it is.")
+
+
+@app.command()
+def preview(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's id.")],
+    *,
+    rows: Annotated[int, typer.Option(help="How many rows, from the first on.")] = 5,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="bytes, train (the default for text), or the id of an uploaded tokenizer or of a job."),
+    ] = None,
+    vocab_size: Annotated[int | None, typer.Option(help="Of a tokenizer that is trained.")] = None,
+    mode: Annotated[Mode | None, typer.Option(help="As in a spec's sequence.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="As in a spec's sequence.")] = None,
+    stride: Annotated[int | None, typer.Option(help="As in a spec's sequence.")] = None,
+    min_length: Annotated[int | None, typer.Option(help="As in a spec's sequence.")] = None,
+) -> None:
+    """Show a dataset's first rows as the model will see them: token by token, window by window.
+
+    Tokens that carry no loss are dimmed and struck through; in a pipe they have a ~ before them.
+    """
+    wanted = {
+        **{"rows": rows, "tokenizer": tokenizer, "vocab_size": vocab_size, "mode": mode},
+        **{"max_length": max_length, "stride": stride, "min_length": min_length},
+    }
+    asked = {name: value for name, value in wanted.items() if value is not None}
+    shown = Client.from_environment().get(f"/datasets/{dataset}/preview", **asked)
+    show(shown)
+    for said in shown["notes"]:
+        note(said)
 
 
 @app.command("list")

@@ -5,11 +5,13 @@ from uuid import uuid4
 
 import typer
 
+from cli import plan_text
 from cli.client import Client, Json
 from cli.screen import answer, note, table
 from cli.spec_file import read_spec
 from cli.watching import watch as watch_job
 
+SpecFile = Annotated[str, typer.Argument(metavar="SPEC", help="A .json or .yaml file, or - for standard input.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `epochd jobs` shows it.")]
 
 # With an Idempotency-Key a repeated request makes no second job.
@@ -17,10 +19,14 @@ _ATTEMPTS = 3
 
 
 def submit(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A .json or .yaml file, or - for standard input.")],
+    spec: SpecFile,
     watch: Annotated[bool, typer.Option("--watch", help="Go on with `epochd watch`.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan alone, as `epochd plan` does.")] = False,
 ) -> None:
     """Submit a job and print its id, alone on its line."""
+    if dry_run:
+        plan(spec)
+        return
     client = Client.from_environment()
     job = post_job(client, read_spec(spec))
     for warning in job["plan"]["warnings"]:
@@ -28,6 +34,18 @@ def submit(
     answer(job["id"])
     if watch:
         raise typer.Exit(watch_job(client, job["id"]))
+
+
+def plan(spec: SpecFile) -> None:
+    """Show what a job would do and take: rows, windows, updates, learning rates, memory, disk. Nothing is submitted."""
+    headers = {"Content-Type": "application/json"}
+    made = Client.from_environment().post(
+        "/jobs", params={"dry_run": "true"}, content=read_spec(spec), headers=headers, attempts=_ATTEMPTS
+    )
+    for heading, words in plan_text.lines(made):
+        answer(f"{heading:16}{words}")
+    for warning in made["warnings"]:
+        note(f"warning: {warning}", "yellow")
 
 
 def post_job(client: Client, body: str) -> Json:

@@ -1,6 +1,6 @@
 """From rows to token ids: the pieces of a row that are tokenized by themselves, and which of them carry loss."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from core.dataset_files import IGNORED_LABEL, Row
 from core.tokens import chat
-from core.tokens.arrays import Block
+from core.tokens.arrays import Block, Tokens
 from core.tokens.vocabulary import CHARACTERS_AT_ONCE, Words, between_specials, encode, parts
 
 _PIECES_AT_ONCE = 1024
@@ -107,3 +107,24 @@ def _block_of_ids(rows: list[Row]) -> Block:
     if any(row.labels != row.input_ids for row in rows):
         labels = np.concatenate([np.array(row.labels, dtype=np.int32) for row in rows])
     return Block(ids=np.concatenate(ids), labels=labels, ends=np.cumsum([len(row) for row in ids], dtype=np.int64))
+
+
+def tokens_of(rows: Sequence[Row], words: Words | None, *, of: str) -> Tokens:
+    """Return the tokens of rows in memory; without `words` the rows are token ids. Raises what `pieces` does."""
+    if words is None:
+        blocks = list(blocks_of_ids(rows))
+    else:
+        blocks = [encoded(words, chunk) for chunk in chunks_of_pieces(rows, words, of=of)]
+    ids = labels = np.concatenate([block.ids for block in blocks])
+    if any(block.labels is not None for block in blocks):
+        labels = np.concatenate([block.ids if block.labels is None else block.labels for block in blocks])
+    before = np.cumsum([0, *(len(block.ids) for block in blocks)])
+    ends = [block.ends + start for block, start in zip(blocks, before[:-1], strict=True)]
+    return Tokens(ids=ids, labels=labels, bounds=np.concatenate(([0], *ends)))
+
+
+def size_of(row: Row) -> int:
+    """Return how much a row holds, in characters or token ids."""
+    if row.messages is not None:
+        return sum(len(message["content"]) for message in row.messages)
+    return sum(map(len, (row.text or "", row.input_ids or (), row.prompt or "", row.completion or "")))

@@ -59,11 +59,8 @@ def cut(tokens: Tokens, rows: IntArray, sequence: Sequence) -> Sequences:
     return _packed(tokens, rows, sequence) if sequence.mode == "packed" else _documents(tokens, rows, sequence)
 
 
-def _documents(tokens: Tokens, rows: IntArray, sequence: Sequence) -> Sequences:
-    """Cut rows into sequences of at most `max_length` tokens that start `stride` tokens apart.
-
-    The last sequence of a row is the first that reaches its end.
-    """
+def windows_of_rows(tokens: Tokens, rows: IntArray, sequence: Sequence) -> tuple[IntArray, IntArray]:
+    """Return the starts and the lengths of all sequences that documents are cut into, whatever is left out later."""
     max_length, stride = sequence.max_length, sequence.stride or sequence.max_length
     row_starts, row_ends = tokens.bounds[rows], tokens.bounds[rows + 1]
     beyond_first = np.maximum(row_ends - row_starts - max_length, 0)
@@ -71,8 +68,15 @@ def _documents(tokens: Tokens, rows: IntArray, sequence: Sequence) -> Sequences:
     first = np.cumsum(counts) - counts  # the number of each row's first sequence
     nth = np.arange(counts.sum()) - np.repeat(first, counts)
     starts = np.repeat(row_starts, counts) + nth * stride
-    lengths = np.minimum(np.repeat(row_ends, counts) - starts, max_length)
+    return starts, np.minimum(np.repeat(row_ends, counts) - starts, max_length)
 
+
+def _documents(tokens: Tokens, rows: IntArray, sequence: Sequence) -> Sequences:
+    """Cut rows into sequences of at most `max_length` tokens that start `stride` tokens apart.
+
+    The last sequence of a row is the first that reaches its end.
+    """
+    starts, lengths = windows_of_rows(tokens, rows, sequence)
     long_enough = lengths >= sequence.min_length
     starts, lengths = starts[long_enough], lengths[long_enough]
     loss_tokens = _loss_tokens(tokens, starts, lengths)

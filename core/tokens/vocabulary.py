@@ -100,14 +100,15 @@ def encode(words: Words, texts: list[str], continues: list[bool]) -> list[list[i
 
     A text that `continues` is encoded as what comes behind another text.
     """
-    if not any(continues) or not _marks_beginnings(words):
+    mark = _mark_before(words) if any(continues) else None
+    if mark is None:
         return _encode(words, texts)
     # As transformers does it for parts of a chat: encode behind something, and take that away again. It must be
-    # something that no token joins with what follows: a newline, or before a space or another newline a digit.
-    marks = ["0" if text[:1].isspace() else "\n" for text in texts]
+    # something that no token joins with what follows: before a space or a newline that is a digit.
+    marks = ["0" if text[:1].isspace() else mark for text in texts]
     marks = [mark if behind else "" for mark, behind in zip(marks, continues, strict=True)]
-    digit, newline, *encoded = _encode(words, ["0", "\n", *map(str.__add__, marks, texts)])
-    before = {"": [], "0": digit, "\n": newline}
+    digit, other, *encoded = _encode(words, ["0", mark, *map(str.__add__, marks, texts)])
+    before = {"": [], mark: other, "0": digit}
     for place, mark in enumerate(marks):
         count = len(before[mark])
         if encoded[place][:count] == before[mark]:
@@ -117,10 +118,15 @@ def encode(words: Words, texts: list[str], continues: list[bool]) -> list[list[i
     return encoded
 
 
-def _marks_beginnings(words: Words) -> bool:
-    """Tell whether a text's first word is encoded otherwise than the same word later on, as SentencePiece does it."""
-    together, newline, word = _encode(words, ["\na", "\n", "a"])
-    return together != newline + word
+def _mark_before(words: Words) -> str | None:
+    """Return what to put before a text to have it encoded as what comes behind another; None where that is the same.
+
+    It is not where a text's first word gets a mark that later ones have from the space before them: SentencePiece.
+    """
+    [newline] = _encode(words, ["\n"])
+    mark = "\n" if newline else "0"  # some drop a newline where nothing stands before it
+    together, before, word = _encode(words, [f"{mark}a", mark, "a"])
+    return None if together == before + word else mark
 
 
 def _encode(words: Words, texts: list[str]) -> list[list[int]]:

@@ -15,11 +15,13 @@ from core import keys
 from core.models import Key, utc_now
 from tests.app.served import ON_SQLITE, Api
 
-OPEN = {"/healthz"}
+OPEN = {"/healthz", "/", "/assets/index.html"}
 OWNED = [
     ("GET", "/datasets/{dataset}"),
+    ("GET", "/datasets/{dataset}/preview"),
     ("GET", "/jobs/{job}"),
     ("POST", "/jobs/{job}/cancel"),
+    ("POST", "/jobs/{job}/stream-ticket"),
     ("GET", "/jobs/{job}/events"),
     ("GET", "/jobs/{job}/metrics"),
     ("GET", "/jobs/{job}/metrics?format=csv"),
@@ -43,7 +45,18 @@ def every_route(api: Api) -> list[tuple[str, str]]:
 
     http = [route for route in routes(api.app.routes) if isinstance(route, APIRoute)]
     return [
-        (method, route.path.format(job_id="job_x", dataset_id="ds_x", upload_id="up_x", epoch="1", name="config.json"))
+        (
+            method,
+            route.path.format(
+                job_id="job_x",
+                dataset_id="ds_x",
+                upload_id="up_x",
+                tokenizer_id="tok_x",
+                epoch="1",
+                name="config.json",
+                asset="index.html",
+            ),
+        )
         for route in http
         for method in route.methods or ()
     ]

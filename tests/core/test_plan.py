@@ -12,7 +12,7 @@ from tests.house import House
 
 def _plan(house: House, **fields: Any) -> dict[str, Any]:
     with house.work.reading() as session:
-        return submission.prepare(session, house.owner_id, house.spec(**fields), house.limits).plan
+        return submission.prepare(session, house.owner_id, house.spec(**fields), house.limits).plan.model_dump()
 
 
 def _refused(house: House, **fields: Any) -> tuple[str, tuple[str | int, ...]]:

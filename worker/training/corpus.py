@@ -31,9 +31,6 @@ from worker.training.facts import Preparing
 from worker.training.rows import look_through
 from worker.training.token_cache import TokenCache
 
-# Below this many rows a validation loss says more about the rows than about the model.
-_FEW_ROWS = 10
-
 
 @dataclass(frozen=True)
 class Corpus:
@@ -81,7 +78,7 @@ def _gather(assignment: Assignment, cache: TokenCache, vocab_size: int | None) -
     data = yield from tokenized(assignment.dataset, known, words, cache)
     held_out = (yield from tokenized(other, other_known, words, cache)) if other and other_known else None
     vocab_size = _check_vocabulary(data, held_out, vocab_size, words)
-    rows, validation_rows = _split(assignment, data.tokens, held_out, warnings)
+    rows, validation_rows = _split(assignment, data.tokens, held_out)
     return Corpus(
         tokenizer=words,
         vocab_size=vocab_size,
@@ -156,22 +153,15 @@ def _check_vocabulary(
     return vocab_size
 
 
-def _split(
-    assignment: Assignment, tokens: Tokens, held_out: Tokenized | None, warnings: list[str]
-) -> tuple[IntArray, IntArray]:
+def _split(assignment: Assignment, tokens: Tokens, held_out: Tokenized | None) -> tuple[IntArray, IntArray]:
     """Return the rows to train on, and those (of the validation dataset, or of the dataset itself) to validate on."""
     validation, everything = assignment.spec.validation, np.arange(tokens.rows)
     if held_out is not None:
         return everything, np.arange(held_out.tokens.rows)
     if not isinstance(validation, ValidationFraction):
         return everything, everything[:0]
-    if tokens.rows == 1:
-        warnings.append("The dataset has a single row: nothing is held out, so there is no validation loss.")
     seed = assignment.spec.training.seed
-    rows = hold_out(tokens.rows, validation.held_out(tokens.rows), seed=seed)
-    if 0 < len(rows[1]) < _FEW_ROWS:
-        warnings.append(f"Rows held out for validation: {len(rows[1])}. The validation loss will be rough.")
-    return rows
+    return hold_out(tokens.rows, validation.held_out(tokens.rows), seed=seed)
 
 
 def _training_sequences(assignment: Assignment, tokens: Tokens, rows: IntArray, warnings: list[str]) -> Sequences:

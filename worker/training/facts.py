@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from core.run_plan import RunPlan
+
 
 class _Fact(BaseModel):
     # A NaN or an infinity is written as null.
@@ -33,22 +35,12 @@ class Preparing(_Fact):
     total: int
 
 
-class Planned(_Fact):
-    """The run as it will be, counted exactly. `rows` are training rows; tokens are those that carry loss."""
+class Planned(_Fact, RunPlan):
+    """The run as it will be, counted exactly."""
 
     fact: Literal["planned"] = "planned"
-    parameters: int
-    vocab_size: int
-    rows: int
-    validation_rows: int
-    skipped_rows: int
-    sequences: int = Field(description="what the model sees: rows, the long ones cut")
-    dropped_sequences: int = Field(description="tails shorter than sequence.min_length")
-    batches_per_epoch: int
     steps: int
-    tokens_per_epoch: int
-    padding: float = Field(description="share of the first epoch's computed positions that are padding")
-    warnings: list[str]
+    batches_per_epoch: int
 
 
 class Batch(_Fact):

@@ -1,7 +1,6 @@
 """Everything before the first update: data, model, plan, and the state to start or go on from."""
 
 import hashlib
-import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from core.errors import DataError
 from core.job_spec import JobSpec
+from core.memory_estimate import Memory, estimate
+from core.model_shapes import shape_like
 from core.model_spec import NewModel
-from core.tokens.batches import epoch_batches, padding_share
+from core.run_plan import Counts, counted, disk_of, steps_of
+from core.tokens.counting import count
 from core.tokens.sequences import Sequences
 from worker.training import build, checkpoints
 from worker.training.adapter import Adapter
@@ -50,9 +52,10 @@ def prepare(assignment: Assignment) -> Generator[Preparing | Planned, None, Run]
     corpus = yield from gather(assignment, vocab_size=model.config.vocab_size if model else None)
     model = model or _new_model(spec, corpus)
     adapter = _adapter(spec, model)
-    plan = _plan(spec, corpus, model)
+    device = build.pick_device(assignment.device)
+    plan = _plan(spec, corpus, model, device)
     state = RunState(fingerprint=_fingerprint(spec, corpus), steps=plan.steps)
-    learner = build.make_learner(model, spec.training, build.pick_device(assignment.device), adapter)
+    learner = build.make_learner(model, spec.training, device, adapter)
     if checkpoint is not None:
         state = _restored(checkpoint, fresh=state)
         checkpoints.restore_adapter(checkpoint, learner)
@@ -101,36 +104,61 @@ def _new_model(spec: JobSpec, corpus: Corpus) -> PreTrainedModel:
     )
 
 
-def _plan(spec: JobSpec, corpus: Corpus, model: PreTrainedModel) -> Planned:
+def _plan(spec: JobSpec, corpus: Corpus, model: PreTrainedModel, device: torch.device) -> Planned:
     """Count the run out."""
-    training, sequences = spec.training, corpus.training
-    first = epoch_batches(sequences.lengths, batch_size=training.batch_size, seed=training.seed, epoch=1)
-    steps = training.epochs * math.ceil(len(first) / training.gradient_accumulation_steps)
-    warnings, warmup = list(corpus.warnings), training.warmup(steps)
-    if warmup >= steps:
-        warnings.append(
-            f"The warmup of {warmup} steps is as long as the run ({steps} steps) or longer: "
-            "the learning rate never reaches training.learning_rate."
-        )
-    if build.has_unusable_gpu():
-        warnings.append(
-            f"This worker has a GPU that torch {torch.__version__} cannot use, so the job trains on the CPU. "
-            "Install a build of torch that fits the GPU's driver."
-        )
-    return Planned(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    counts = Counts(
+        exact=True,
         vocab_size=corpus.vocab_size,
         rows=corpus.rows,
         validation_rows=corpus.validation_rows,
         skipped_rows=corpus.skipped_rows,
-        sequences=len(sequences),
-        dropped_sequences=sequences.dropped,
-        batches_per_epoch=len(first),
-        steps=steps,
-        tokens_per_epoch=int(sequences.loss_tokens.sum()),
-        padding=padding_share(sequences.lengths, first),
-        warnings=warnings,
+        warnings=corpus.warnings,
+        **count(corpus.training, corpus.validation, spec.training),
     )
+    every = sum(weight.numel() for weight in model.parameters())
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    lora = None if isinstance(spec.model, NewModel) else spec.model.lora
+    plan = counted(
+        spec,
+        counts,
+        parameters=every,
+        memory=_memory(spec, counts, model, device, trained=trained),
+        disk=disk_of(
+            spec,
+            steps=steps_of(spec.training, counts.batches_per_epoch),
+            saved=trained if lora and not lora.merge else every,
+            trained=trained,
+            adapter=lora is not None,
+        ),
+        warnings=_of_the_device(),
+    )
+    return Planned.model_validate(plan.model_dump())
+
+
+def _memory(
+    spec: JobSpec, counts: Counts, model: PreTrainedModel, device: torch.device, *, trained: int
+) -> Memory | None:
+    shape = spec.model.config if isinstance(spec.model, NewModel) else shape_like(model.config)
+    if shape is None or device.type not in ("cpu", "cuda"):
+        return None
+    return estimate(
+        shape,
+        spec.training,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        trained=trained,
+        vocab_size=counts.vocab_size,
+        largest_batch=counts.largest_batch,
+        device=device.type,
+    )
+
+
+def _of_the_device() -> list[str]:
+    if not build.has_unusable_gpu():
+        return []
+    return [
+        f"This worker has a GPU that torch {torch.__version__} cannot use, so the job trains on the CPU. "
+        "Install a build of torch that fits the GPU's driver."
+    ]
 
 
 def _fingerprint(spec: JobSpec, corpus: Corpus) -> str:

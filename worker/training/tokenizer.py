@@ -1,5 +1,6 @@
 """The tokenizer of a run, as transformers saves and loads it: learnt, uploaded, or an earlier one's."""
 
+import json
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -75,9 +76,9 @@ def for_transformers(
 
 def _unknown(tokenizer: Tokenizer) -> str | None:
     """Return what a tokenizer writes for what it cannot encode, where it says so."""
-    named: str | None = getattr(tokenizer.model, "unk_token", None)
-    place: int | None = getattr(tokenizer.model, "unk_id", None)
-    return named if place is None else tokenizer.id_to_token(place)
+    model = json.loads(tokenizer.to_str())["model"]
+    named: str | None = model.get("unk_token")
+    return named if model.get("unk_id") is None else tokenizer.id_to_token(model["unk_id"])
 
 
 def load_uploaded(path: Path, *, max_length: int, end_of_text: str) -> PreTrainedTokenizerFast:

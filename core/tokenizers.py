@@ -1,0 +1,113 @@
+"""The tokenizers of an owner: rows that point at checked files in the store."""
+
+import hashlib
+from pathlib import Path
+
+from sqlmodel import Session, col, select
+
+from core.disk import sync
+from core.errors import Conflict, Corrupt, NotFound
+from core.ids import new_id
+from core.job_states import TERMINAL
+from core.models import Job, Tokenizer
+from core.store import Store
+from core.tokenizer_files import Checked
+
+
+def store_key(tokenizer_id: str) -> str:
+    """Return where a tokenizer's file lies."""
+    return f"tokenizers/{tokenizer_id}"
+
+
+def find_same(session: Session, owner_id: str, *, sha256: str, end_of_text: str | None) -> Tokenizer | None:
+    """Return this owner's tokenizer of the same bytes, if there is one. Raises Conflict where another token ends its
+    texts than the one that is asked for now.
+    """
+    same = select(Tokenizer).where(col(Tokenizer.owner_id) == owner_id, col(Tokenizer.sha256) == sha256)
+    found = session.exec(same).one_or_none()
+    if found and end_of_text not in (None, found.end_of_text):
+        raise Conflict(
+            f"This file is here as {found.id}, and {found.end_of_text!r} ends its texts. Delete that one first to "
+            "upload it with another end of text."
+        )
+    return found
+
+
+def add(
+    session: Session,
+    owner_id: str,
+    *,
+    filename: str,
+    size: int,
+    sha256: str,
+    checked: Checked,
+    file: Path,
+    store: Store,
+) -> Tokenizer:
+    """Register a checked tokenizer and move the file that the trainer reads into the store.
+
+    The move happens inside the transaction: a row without its file cannot be committed.
+    """
+    tokenizer = Tokenizer(
+        id=new_id("tok"),
+        owner_id=owner_id,
+        filename=filename,
+        format=checked.format,
+        bytes=size,
+        sha256=sha256,
+        vocab_size=checked.vocab_size,
+        end_of_text=checked.end_of_text,
+        lossless=checked.lossless,
+        content_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
+    )
+    session.add(tokenizer)
+    session.flush()
+    sync(file)
+    store.adopt(file, store_key(tokenizer.id))
+    return tokenizer
+
+
+def get(session: Session, owner_id: str, tokenizer_id: str) -> Tokenizer:
+    """Return one of this owner's tokenizers. Raises NotFound, for another's as for none."""
+    tokenizer = session.get(Tokenizer, tokenizer_id)
+    if tokenizer is None or tokenizer.owner_id != owner_id:
+        raise NotFound(f"There is no tokenizer {tokenizer_id}. `GET /tokenizers` lists yours.")
+    return tokenizer
+
+
+def lock(session: Session, tokenizer_id: str) -> Tokenizer | None:
+    """Return a tokenizer, which is not deleted before the transaction ends; None where it is gone."""
+    query = select(Tokenizer).where(Tokenizer.id == tokenizer_id).with_for_update()
+    return session.exec(query.execution_options(populate_existing=True)).one_or_none()
+
+
+def page(session: Session, owner_id: str, *, limit: int, before: str | None) -> list[Tokenizer]:
+    """Return up to `limit` tokenizers older than the id `before`, newest first."""
+    mine = select(Tokenizer).where(col(Tokenizer.owner_id) == owner_id).order_by(col(Tokenizer.id).desc()).limit(limit)
+    return list(session.exec(mine.where(col(Tokenizer.id) < before) if before else mine))
+
+
+def delete(session: Session, owner_id: str, tokenizer_id: str) -> str:
+    """Delete a tokenizer and return the store's key to delete after the commit.
+
+    Raises NotFound, or Conflict while a live job needs it. The checkpoints of jobs that have ended hold it themselves.
+    """
+    get(session, owner_id, tokenizer_id)
+    found = lock(session, tokenizer_id)
+    if found is None:
+        raise NotFound(f"There is no tokenizer {tokenizer_id}. `GET /tokenizers` lists yours.")
+    live = select(Job.id).where(col(Job.tokenizer_id) == tokenizer_id, col(Job.status).not_in(TERMINAL))
+    if jobs := list(session.exec(live.order_by(Job.id).limit(3))):
+        raise Conflict(f"{', '.join(jobs)} needs {tokenizer_id}: cancel it, or delete the tokenizer when it has ended.")
+    session.delete(found)
+    session.flush()
+    return store_key(tokenizer_id)
+
+
+def file_of(tokenizer: Tokenizer, store: Store) -> Path:
+    """Return the file that the trainer reads. Raises Corrupt where it is gone or damaged."""
+    path = store.fetch(store_key(tokenizer.id))
+    with path.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != tokenizer.content_sha256:
+            raise Corrupt(f"The file of the tokenizer {tokenizer.id} is damaged")
+    return path
