@@ -30,6 +30,8 @@ from core.unit_of_work import UnitOfWork
 
 _log = structlog.get_logger()
 
+_TERMINAL_TYPES = frozenset(TERMINAL)
+
 # Some 300 bytes each: half a megabyte at most for a watched job, and minutes of a fast one.
 _TAIL_EVENTS = 2000
 _PAGE_EVENTS = 1000
@@ -49,7 +51,12 @@ class Entry(NamedTuple):
 
     cursor: Cursor
     line: str
-    terminal: bool
+    type: str
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the log ends here."""
+        return self.type in _TERMINAL_TYPES
 
 
 class Page(NamedTuple):
@@ -198,7 +205,7 @@ class Feed:
         def read() -> list[Entry]:
             with self._work.reading() as session:
                 found = events.read(session, self._job_id, after, limit)
-                return [Entry(event.cursor, event.to_json(), event.terminal) for event in found]
+                return [Entry(event.cursor, event.to_json(), event.type) for event in found]
 
         return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
 
@@ -265,6 +272,6 @@ class Feeds:
 def _entry(cursor: Cursor, fields: dict[str, str]) -> Entry | None:
     try:
         line = fields["e"]
-        return Entry(cursor, line, json.loads(line)["type"] in TERMINAL)
+        return Entry(cursor, line, str(json.loads(line)["type"]))
     except (KeyError, TypeError, ValueError):
         return None  # not written by epochd: SQL has the event of this cursor, if there is one

@@ -1,5 +1,6 @@
-"""Opaque ids: unguessable, and sorted by the millisecond of their creation."""
+"""Opaque ids: unguessable, and sorted by the millisecond of their creation; and the hashes of what is secret."""
 
+import hashlib
 import secrets
 from datetime import UTC, datetime
 
@@ -15,3 +16,8 @@ def new_id(prefix: str, at: datetime | None = None) -> str:
     milliseconds = int((at or datetime.now(UTC)).timestamp() * 1000)
     value = (milliseconds << 80) | secrets.randbits(80)
     return f"{prefix}_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -5, -5))
+
+
+def secret_hash(presented: str) -> str:
+    """Return what is stored of a secret of 256 random bits; it needs no slow hash: there is nothing to guess."""
+    return hashlib.sha256(presented.encode()).hexdigest()

@@ -1,6 +1,5 @@
 """Keys: who a request comes from. Only hashes are stored; a key is shown once, when it is made."""
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -12,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from core.errors import NotFound
-from core.ids import new_id
+from core.ids import new_id, secret_hash
 from core.models import Key, Owner, utc_now
 from core.unit_of_work import UnitOfWork
 
@@ -47,7 +46,7 @@ def create(
             id=new_id("key"),
             owner_id=owner.id,
             prefix=prefix,
-            sha256=_hash(presented),
+            sha256=secret_hash(presented),
             scopes=scopes or ["read", "write"],
             expires_at=expires_at,
         )
@@ -60,11 +59,18 @@ def authenticate(session: Session, presented: str) -> Caller | None:
     parts = presented.split("_", 2)
     if len(parts) != 3 or parts[0] != "epochd":
         return None
-    wanted, now = _hash(presented), utc_now()
+    wanted = secret_hash(presented)
     for key in session.exec(select(Key).where(col(Key.prefix) == parts[1], col(Key.revoked_at).is_(None))):
-        if hmac.compare_digest(key.sha256, wanted) and (key.expires_at is None or key.expires_at > now):
-            return Caller(key.owner_id, key.id, frozenset(key.scopes))
+        if hmac.compare_digest(key.sha256, wanted):
+            return caller_of(key)
     return None
+
+
+def caller_of(key: Key) -> Caller | None:
+    """Return who has this key, or None where it is revoked or expired."""
+    if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= utc_now()):
+        return None
+    return Caller(key.owner_id, key.id, frozenset(key.scopes))
 
 
 def used_lately(session: Session, key_id: str) -> bool:
@@ -116,8 +122,3 @@ def _leave(key_file: Path, presented: str) -> None:
     with os.fdopen(descriptor, "w") as stream:
         os.fchmod(descriptor, 0o600)
         stream.write(presented + "\n")
-
-
-def _hash(presented: str) -> str:
-    # 256 random bits need no slow hash: there is nothing to guess.
-    return hashlib.sha256(presented.encode()).hexdigest()

@@ -168,6 +168,17 @@ class Job(SQLModel, table=True):
     deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+class Ticket(SQLModel, table=True):
+    """Opens one job's stream once: only its hash, and the key it was made with."""
+
+    __tablename__ = "tickets"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id")
+    sha256: str = Field(primary_key=True)
+    key_id: str = Field(foreign_key="keys.id")
+    expires_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
 class JobTag(SQLModel, table=True):
     """A tag of a job as `key:value`, for finding it; the job's spec holds the tags as they were given."""
 

@@ -1,18 +1,21 @@
-"""A job's log over a WebSocket: what came after the cursor, then what happens, until the log ends."""
+"""A job's log over a WebSocket: what came after the cursor, then what happens, until the log ends; and its tickets."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Depends, Response, WebSocket, WebSocketDisconnect
 
-from app.dependencies import After, TheFeeds, WatchedJob
+from app.dependencies import After, JobId, Reader, StreamedJob, TheFeeds, Work
 from app.errors import Forbidden
 from app.live import Entry, Feed
+from app.openapi import problems
+from app.schemas import StreamTicket
+from core import job_queries, tickets
 from core.events import Cursor
 
-router = APIRouter()
+router = APIRouter(tags=["watching"])
 
 # A send that takes longer has a watcher behind it that cannot keep up. The close frame that says so has to wait for
 # the same buffers, and gets its own time.
@@ -26,6 +29,21 @@ _WAIT_SECONDS = 3600.0
 _END_OF_LOG, _GOING_AWAY, _TOO_SLOW = 1000, 1012, 1013
 
 
+@router.post(
+    "/jobs/{job_id}/stream-ticket",
+    operation_id="create_stream_ticket",
+    summary="Get a ticket that opens the job's WebSocket once, within a minute, without a key",
+    responses=problems(404),
+)
+def ticket(response: Response, caller: Reader, work: Work, job_id: JobId) -> StreamTicket:
+    """Return a ticket for `/jobs/{job_id}/stream?ticket=`: a browser can send no key there."""
+    with work.begin() as session:
+        job_queries.get(session, caller.owner_id, job_id)
+        made, expires_at = tickets.issue(session, caller, job_id)
+    response.headers["Cache-Control"] = "no-store"
+    return StreamTicket(ticket=made, expires_at=expires_at)
+
+
 def _own_page(socket: WebSocket) -> None:
     # Browsers name the page that opens a socket, and do not ask the server first as they would for other requests.
     origin = socket.headers.get("origin")
@@ -34,7 +52,7 @@ def _own_page(socket: WebSocket) -> None:
 
 
 @router.websocket("/jobs/{job_id}/stream", dependencies=[Depends(_own_page)])
-async def stream(socket: WebSocket, watched: WatchedJob, feeds: TheFeeds, after: After) -> None:
+async def stream(socket: WebSocket, watched: StreamedJob, feeds: TheFeeds, after: After) -> None:
     """Send every event behind `after`, one JSON object per line, several to a message where they wait."""
     await socket.accept()
     async with feeds.watch(watched.job_id, watched.newest) as feed:
