@@ -249,6 +249,11 @@ class Feeds:
             if not feed.watchers:
                 asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._retire, job_id)
 
+    @property
+    def watchers(self) -> int:
+        """How many watch at the moment."""
+        return sum(feed.watchers for feed in self._feeds.values())
+
     def close(self) -> None:
         """Let all watchers go, now and from now on: the process is about to end."""
         self._closed = True

@@ -6,6 +6,7 @@ import anyio
 import sqlalchemy as sa
 
 from app.live import Feeds
+from app.telemetry import Telemetry
 from core.database import connect, schema_state
 from core.dispatch import Bell
 from core.errors import Unusable
@@ -30,6 +31,7 @@ class Resources:
     work: UnitOfWork
     store: Store
     feeds: Feeds
+    telemetry: Telemetry
     inspections: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_INSPECTIONS_AT_ONCE))
     looks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_LOOKS_AT_ONCE))
 
@@ -46,13 +48,15 @@ def open_resources(settings: Settings) -> Resources:
     _check_schema(engine)
     live_log = LiveLog(settings.redis)
     work = UnitOfWork(engine, live_log, Bell(settings.redis))
+    feeds = Feeds(work, settings.redis)
     return Resources(
         settings=settings,
         engine=engine,
         live_log=live_log,
         work=work,
         store=open_store(settings.store),
-        feeds=Feeds(work, settings.redis),
+        feeds=feeds,
+        telemetry=Telemetry(work, feeds),
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
@@ -84,17 +84,19 @@ def append(session: Session, job_id: str, events: Iterable[Event]) -> None:
         session.execute(insert(EventRow).on_conflict_do_nothing(), rows)
 
 
-def read(session: Session, job_id: str, after: Cursor, limit: int) -> list[Event]:
-    """Return up to `limit` events behind the cursor, oldest first."""
+def read(session: Session, job_id: str, after: Cursor, limit: int, types: Sequence[str] = ()) -> list[Event]:
+    """Return up to `limit` events behind the cursor, oldest first: of these types, or where none is named of all."""
     place = sa.tuple_(col(EventRow.fence), col(EventRow.seq))
     # Columns, not entities: a replay reads the whole log, and the ORM's objects would take half of its time.
-    rows = session.execute(
+    query = (
         select(*(getattr(EventRow, name) for name in EventRow.model_fields))
         .where(col(EventRow.job_id) == job_id, place > sa.tuple_(sa.literal(after.fence), sa.literal(after.seq)))
         .order_by(col(EventRow.fence), col(EventRow.seq))
         .limit(limit)
     )
-    return [_event(row) for row in rows]
+    if types:
+        query = query.where(col(EventRow.type).in_(types))
+    return [_event(row) for row in session.execute(query)]
 
 
 def newest(session: Session, job_id: str) -> Event | None:

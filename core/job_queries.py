@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from core.database import database_now
+from core.database import UtcDateTime, database_now
 from core.errors import NotFound
 from core.job_states import JobStatus
 from core.models import Job, JobTag
@@ -45,6 +45,27 @@ def queue_positions(session: Session, jobs: list[Job]) -> dict[str, int]:
     queue = select(Job.id, order).where(col(Job.status) == JobStatus.QUEUED).subquery()
     found = session.execute(sa.select(queue.c.id, queue.c.position).where(queue.c.id.in_(queued)))
     return {row.id: row.position for row in found}
+
+
+def count_by_status(session: Session) -> dict[JobStatus, int]:
+    """Return how many jobs of all owners are in each state."""
+    count = select(Job.status, sa.func.count()).where(col(Job.deleted_at).is_(None)).group_by(col(Job.status))
+    return dict.fromkeys(JobStatus, 0) | {JobStatus(status): number for status, number in session.exec(count)}
+
+
+def count_failures(session: Session) -> dict[str, int]:
+    """Return how many jobs of all owners have failed for each reason."""
+    code = col(Job.error)["code"].as_string()
+    failed = (col(Job.status) == JobStatus.FAILED, col(Job.deleted_at).is_(None))
+    found = session.execute(sa.select(code, sa.func.count()).where(*failed).group_by(code))
+    return {row[0]: row[1] for row in found}
+
+
+def longest_wait(session: Session) -> float:
+    """Return for how many seconds, by the database's clock, the oldest queued job has been there; 0 without one."""
+    oldest = select(sa.func.min(Job.created_at, type_=UtcDateTime())).where(col(Job.status) == JobStatus.QUEUED)
+    now, since = session.execute(sa.select(database_now(), oldest.scalar_subquery())).one()
+    return max(0.0, (now - since).total_seconds()) if since else 0.0
 
 
 def claimable(session: Session) -> bool:

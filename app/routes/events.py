@@ -3,18 +3,23 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
+import anyio.to_thread
 from fastapi import APIRouter, Header, Query, Response
+from pydantic import StringConstraints
 from starlette.responses import StreamingResponse
 
-from app.dependencies import ResumedAfter, TheFeeds, Watched, WatchedJob
+from app.dependencies import ResumedAfter, TheFeeds, Watched, WatchedJob, Work
 from app.live import Entry, Feeds
 from app.openapi import problems
 from app.schemas import EventPage
+from core import events
 from core.events import Cursor
+from core.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["watching"])
 
 _SSE = "text/event-stream"
+_Type = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,30}$")]
 _PAGE_EVENTS = 500
 # Proxies give up on an answer that says nothing, many after a minute.
 _SIGN_OF_LIFE_SECONDS = 15.0
@@ -35,21 +40,37 @@ _SSE_HEADERS = {"Cache-Control": "no-store", "Vary": "Accept", "X-Accel-Bufferin
 async def poll(
     watched: WatchedJob,
     feeds: TheFeeds,
+    work: Work,
     after: ResumedAfter,
     *,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     wait: Annotated[float, Query(ge=0, le=60, description="seconds")] = 0.0,
+    type: Annotated[
+        list[_Type] | None, Query(max_length=20, description="only such events, of the log so far; repeatable")
+    ] = None,
     accept: Annotated[str, Header()] = "",
 ) -> Response:
     """Return the events behind `after`, each exactly as the WebSocket `/jobs/{job_id}/stream?after=` sends it."""
+    if type:
+        return await anyio.to_thread.run_sync(_so_far, work, watched, after, limit, type)
     if _wants_sse(accept):
         return await _sse(watched, feeds, after)
     async with feeds.watch(watched.job_id, watched.newest) as feed:
         entries, done = await feed.after(after, limit=limit, wait=wait)
-    last = entries[-1].cursor if entries else after
-    lines = ",".join(entry.line for entry in entries)
-    body = f'{{"events":[{lines}],"next_after":"{last}","done":{"true" if done else "false"}}}'
+    return _page([entry.line for entry in entries], entries[-1].cursor if entries else after, done)
+
+
+def _page(lines: list[str], last: Cursor, done: bool) -> Response:
+    body = f'{{"events":[{",".join(lines)}],"next_after":"{last}","done":{"true" if done else "false"}}}'
     return Response(body, media_type="application/json", headers={"Vary": "Accept"})
+
+
+def _so_far(work: UnitOfWork, watched: Watched, after: Cursor, limit: int, types: list[str]) -> Response:
+    with work.reading() as session:
+        found = events.read(session, watched.job_id, after, limit, types)
+    ended = watched.newest is not None and watched.newest.terminal
+    last = found[-1].cursor if found else after
+    return _page([event.to_json() for event in found], last, done=ended and len(found) < limit)
 
 
 def _wants_sse(accept: str) -> bool:

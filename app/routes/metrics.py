@@ -9,7 +9,8 @@ from starlette.responses import StreamingResponse
 from app.dependencies import JobId, Reader, Work
 from app.openapi import problems
 from app.schemas import Curves
-from core import job_queries, metrics
+from core import events, job_queries, metrics
+from core.events import START
 from core.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["watching"])
@@ -36,7 +37,9 @@ def read(
     with work.reading() as session:
         job_queries.get(session, caller.owner_id, job_id)
         if format == "json":
-            return Curves.model_validate(metrics.curves(session, job_id, points))
+            newest = events.newest(session, job_id)
+            after = str(newest.cursor if newest else START)
+            return Curves.model_validate(metrics.curves(session, job_id, points) | {"after": after})
     headers = {"Content-Disposition": f'attachment; filename="{job_id}.csv"'}
     return StreamingResponse(_csv(work, job_id), media_type="text/csv", headers=headers)
 

@@ -80,12 +80,12 @@ class Api:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Api]:
-    """Serve an installation for as long as the block runs."""
+def serving(settings: Settings, port: int = 0) -> Iterator[Api]:
+    """Serve an installation for as long as the block runs, on any free port or on this one."""
     handlers = logging.root.handlers
     set_up_logging()
     app = create_app(settings)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=3)
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, timeout_graceful_shutdown=3)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

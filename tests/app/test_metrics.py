@@ -21,7 +21,7 @@ def test_curves_come_whole_in_buckets_and_as_csv(api: Api, monkeypatch: pytest.M
     assert curves["loss"][:2] == [1.0, 0.5]
     assert curves["validation"] == [{"epoch": 1, "step": 13, "loss": 2.0, "accuracy": 0.3}]
     few = api.http.get(base, params={"points": 10}).json()
-    assert all(len(few[name]) == 9 for name in few if name != "validation")
+    assert all(len(few[name]) == 9 for name in few if name not in ("validation", "after"))
     assert (few["loss_min"][0], few["loss_max"][0]) == (1 / 3, 1.0)
 
     for page in (5000, 10, 25):
@@ -43,3 +43,14 @@ def test_a_batch_that_was_run_again_counts_once(api: Api) -> None:
     base = f"/jobs/{worker.job_id}/metrics"
     assert api.http.get(base).json()["batch"] == list(range(1, 11))
     assert len(api.http.get(base, params={"format": "csv"}).text.splitlines()) == 11
+
+
+def test_who_watches_from_where_the_curves_end_misses_nothing(api: Api) -> None:
+    worker = api.worker()
+    worker.tell(4)
+    curves = api.http.get(f"/jobs/{worker.job_id}/metrics").json()
+    worker.tell(3)
+    events = api.http.get(f"/jobs/{worker.job_id}/events", params={"after": curves["after"]}).json()["events"]
+    assert curves["batch"] + [event["data"]["batch"] for event in events] == list(range(1, 8))
+    queued = api.job()["id"]
+    assert api.http.get(f"/jobs/{queued}/metrics").json()["after"] == "0-1"

@@ -68,7 +68,9 @@ def test_no_other_file_can_be_had(api: Api) -> None:
 def test_nothing_is_inserted_as_markup_and_nothing_comes_from_elsewhere() -> None:
     for path in WEB.iterdir():
         source = path.read_text()
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", source), path
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", source), (
+            path
+        )
         if path.suffix == ".html":
             assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", source), path
         if path.suffix != ".svg":

@@ -56,6 +56,23 @@ def test_poll_and_stream_give_the_same_lines(api: Api) -> None:
     assert "grad_norm" not in polled["events"][2]["data"]
 
 
+def test_a_poll_for_some_types_reads_past_all_others(api: Api) -> None:
+    worker = api.worker()
+    path = f"/jobs/{worker.job_id}/events"
+    for epoch in (1, 2):
+        worker.tell(20)
+        worker.event("sample", epoch=epoch, prompt="", text="a")
+    params: dict[str, Any] = {"type": ["sample", "started"], "limit": 2}
+    page = api.http.get(path, params=params).json()
+    assert [event["type"] for event in page["events"]] == ["started", "sample"]
+    assert (page["next_after"], page["done"]) == (page["events"][-1]["id"], False)
+    worker.succeed(api.store)
+    page = api.http.get(path, params=params | {"after": page["next_after"]}).json()
+    assert [event["data"]["epoch"] for event in page["events"]] == [2]
+    assert page["done"]
+    assert api.http.get(path, params={"type": "' OR 1"}).status_code == 422
+
+
 @ON_SQLITE
 def test_a_poll_without_wait_comes_back_at_once(api: Api) -> None:
     job = api.job()["id"]
