@@ -1,6 +1,6 @@
 """Stream tickets
 
-Revision: 0008, after 0003.
+Revision: 0008, after 0007.
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ from alembic import op
 from core.database import UtcDateTime
 
 revision = "0008"
-down_revision = "0003"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 

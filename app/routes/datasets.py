@@ -9,7 +9,7 @@ from fastapi.concurrency import contextmanager_in_threadpool
 from app.dataset_schemas import DatasetBody, DatasetPage
 from app.dependencies import DatasetId, Paging, Reader, TheResources, TheStore, Work, Writer
 from app.keeping import Reading, keep
-from app.openapi import BINARY, problems
+from app.openapi import file_request, problems
 from app.ranged_response import FileSegment, RangedResponse, Segment
 from app.upload import receive
 from core import datasets
@@ -17,11 +17,6 @@ from core.dataset_files import Split
 from core.errors import Corrupt
 
 router = APIRouter(tags=["datasets"])
-
-_FORM = {"schema": {"type": "object", "required": ["file"], "properties": {"file": BINARY["schema"]}}}
-_UPLOAD = {
-    "requestBody": {"required": True, "content": {"multipart/form-data": _FORM, "application/octet-stream": BINARY}}
-}
 
 
 @router.put("/datasets", status_code=201, include_in_schema=False)
@@ -31,7 +26,7 @@ _UPLOAD = {
     operation_id="create_dataset",
     summary="Upload a dataset: a form with `file`, or the raw file with `?filename=`",
     responses={200: {"model": DatasetBody, "description": "These bytes were here already."}, **problems(413, 507)},
-    openapi_extra=_UPLOAD,
+    openapi_extra=file_request(),
 )
 async def create(
     request: Request,

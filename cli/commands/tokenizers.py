@@ -24,7 +24,7 @@ def push(
 ) -> None:
     """Upload a tokenizer and print its id, alone on its line."""
     params = {"end_of_text": end_of_text} if end_of_text else {}
-    made = send(Client.from_environment(), "/tokenizers", file, params, then="the server reads a text with it")
+    made = send(Client.from_environment(), "/tokenizers", file, params)
     note(f"{made['vocab_size']:,} tokens, {made['end_of_text']} ends a text, format {made['format']}")
     if not made["lossless"]:
         note("what it reads does not all come back: spaces or characters are changed on the way", "yellow")

@@ -37,7 +37,7 @@ def _rows(api: Api, dataset: dict[str, Any]) -> list[Row]:
 
 
 def test_every_format_is_taken_and_can_be_trained_on(api: Api, tmp_path: Path) -> None:
-    texts, lists = [Row(text="你好"), Row(text="世界")], [[1, 2], [70_000]]
+    texts, lists = [Row(text="你好"), Row(text="世界")], [[1, 2], [70_000, 3]]
     files: list[tuple[str, bytes, dict[str, str], str, list[Row]]] = [
         ("a.txt", TEXT.encode(), {}, "txt", texts),
         ("a.txt.gz", gzip.compress(TEXT.encode(), mtime=0), {}, "txt.gz", texts),
@@ -56,6 +56,7 @@ def test_every_format_is_taken_and_can_be_trained_on(api: Api, tmp_path: Path) -
         again = api.http.post("/datasets", params=params, files={"file": (name, content)})
         assert (again.status_code, again.json()) == (200, dataset)
         job = api.http.post("/jobs", params={"dry_run": True}, json={"dataset": dataset["id"]})
+        assert job.status_code == 200, (name, job.text)
         assert job.json()["rows"] == len(rows) - (len(rows) > 1)
 
 
