@@ -41,7 +41,9 @@ def pieces(row: Row, words: Words, *, where: str) -> Iterator[Piece]:
     else:
         spans = [(row.text or "", True)]
     cut = [(part, carries_loss) for text, carries_loss in spans for part in parts(text)]
-    brings_end = row.messages is not None and spans[-1][0].rstrip().endswith(str(words.eos_token))
+    # Templates put a newline behind the end of what the assistant says.
+    last = spans[-1][0] if row.messages is None else spans[-1][0].rstrip()
+    brings_end = last.endswith(str(words.eos_token))
     for place, (text, carries_loss) in enumerate(cut):
         ends_row = place == len(cut) - 1
         yield Piece(text, carries_loss, place > 0, ends_row, ends_row and brings_end)

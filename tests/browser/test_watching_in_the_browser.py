@@ -152,6 +152,8 @@ def test_a_small_screen_needs_no_sideways_scrolling_and_the_keyboard_reaches_eve
         expect(page.get_by_text("Loading…")).to_have_count(0)
         assert _width(visitor) == 360, path
     visitor.go(f"/jobs/{worker.job_id}")
+    # The view is there: nothing moves the focus any more.
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
     expect(page.locator("main")).to_be_focused()
     page.get_by_role("link", name="epochd").focus()
     reached = []

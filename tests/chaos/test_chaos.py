@@ -8,6 +8,7 @@ import pytest
 from tests.chaos.run import play
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_no_promise_is_broken_under_faults(tmp_path: Path) -> None:
     seed = int(time.time() // 86_400)

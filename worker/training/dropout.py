@@ -31,7 +31,7 @@ def draw_mask(shape: torch.Size, probability: float) -> Tensor:
     It follows from torch's CPU generator, which is asked once; `Tensor.bernoulli_` asks it for every element. The bits
     are NumPy's SFC64's, which draws 64 of them in half the time that torch's Mersenne Twister takes.
     """
-    seed = int(torch.empty((), dtype=torch.int64).random_())
+    (seed,) = torch.empty(1, dtype=torch.int64).random_().numpy()
     draws = np.random.Generator(np.random.SFC64(seed)).integers(
         2**64, size=-(-shape.numel() // _PER_DRAW), dtype=np.uint64
     )

@@ -3,6 +3,7 @@
 import torch
 
 from core.job_spec import Samples
+from core.tokens.vocabulary import of_bytes
 from tests.worker.training.tiny import VOCABULARY, learner
 from worker.training import sampling, tokenizer
 from worker.training.build import Learner
@@ -12,7 +13,7 @@ def byte_learner() -> tuple[Learner, tokenizer.PreTrainedTokenizerFast]:
     tiny = learner()
     tiny.model.resize_token_embeddings(257)
     assert VOCABULARY < 257
-    return tiny, tokenizer.for_transformers(tokenizer.of_bytes(), max_length=128)
+    return tiny, tokenizer.for_transformers(of_bytes(), max_length=128)
 
 
 def test_texts_follow_from_seed_epoch_and_prompt() -> None:
