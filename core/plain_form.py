@@ -44,11 +44,11 @@ def write_plain(source: Path, target: Path, *, format_: UploadFormat, encoding: 
 def _chunks(source: Path, format_: UploadFormat, encoding: str) -> Iterable[bytes]:
     # Imported where it is needed: a text is looked through without it.
     if format_.inner == "parquet":
-        from core.parquet_rows import parquet_rows  # noqa: PLC0415
+        from core.parquet_rows import parquet_rows  # noqa: PLC0415 - pyarrow is slow to import
 
         return _lines(parquet_rows(source))
     if format_.inner == "pkl":
-        from core.pickled_rows import pickled_rows  # noqa: PLC0415
+        from core.pickled_rows import pickled_rows  # noqa: PLC0415 - as above
 
         return _lines(pickled_rows(source))
     raw = _unpacked(source) if format_.gzipped else _read(source)

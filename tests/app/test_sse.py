@@ -19,7 +19,7 @@ SSE = {"Accept": "text/event-stream"}
 def parsed(text: str) -> list[dict[str, str]]:
     """Return the messages of a stream, as the HTML standard reads them."""
     blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
-    return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]  # type: ignore[misc]
+    return [dict(line.split(": ", 1) for line in block.split("\n")) for block in blocks]  # type: ignore[misc]  # two parts
 
 
 class SseWatcher:
