@@ -31,6 +31,12 @@ def lent(slots: Slots) -> Iterator[TrainerProcess | None]:
             yield trainer
 
 
+def environment_of(trainer: TrainerProcess) -> dict[str, str]:
+    """What it was started with; the kernel shows nothing yet in the moment of its start."""
+    process = psutil.Process(trainer._process.pid)
+    return wait_for(process.environ, what="the trainer's environment")
+
+
 @pytest.fixture
 def slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slots]:
     """The slots of a worker with one GPU; CUDA's variable is believed where there is no driver to ask."""
@@ -55,7 +61,7 @@ def test_a_gpu_belongs_to_a_trainer_for_as_long_as_that_lives(slots: Slots) -> N
         trainer.kill()
         with lent(others) as second:
             assert second
-            assert psutil.Process(second._process.pid).environ()["CUDA_VISIBLE_DEVICES"] == f"test-{os.getpid()}"
+            assert environment_of(second)["CUDA_VISIBLE_DEVICES"] == f"test-{os.getpid()}"
     others.close()
 
 
@@ -85,7 +91,7 @@ def test_trainers_on_the_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch, gp
     assert len(slots) == 2
     with lent(slots) as trainer:
         assert trainer
-        environment = psutil.Process(trainer._process.pid).environ()
+        environment = environment_of(trainer)
     slots.close()
     assert environment["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 2))
     assert environment.get("CUDA_VISIBLE_DEVICES") == visible
