@@ -2,8 +2,8 @@
 
     python -m benchmarks.epochd_service case.json
 
-The whole service runs on the machine that trains: the API, Redis, the worker with its warm spare, and the WebSocket
-client that measures. Once the job steps, the worker warms up a new spare; that is waited for first.
+The whole service runs on the machine that trains: the API, Redis, the worker with its fork server, and the WebSocket
+client that measures.
 """
 
 import json
@@ -16,7 +16,7 @@ import psutil
 from websockets.sync.client import connect
 
 from benchmarks.case import Case, job_spec
-from benchmarks.first_batch import PAUSE_SECONDS, local_stack
+from benchmarks.first_batch import local_stack
 from benchmarks.stopwatch import Measurement, Stopwatch
 
 _ENDS = ("failed", "cancelled", "succeeded")
@@ -36,7 +36,7 @@ def measure(case: Case, client: httpx.Client, job: str) -> Measurement:
     """Watch until there is enough, then cancel. Raises RuntimeError where the job ends before that."""
     address = f"ws{str(client.base_url).removeprefix('http').rstrip('/')}/jobs/{job}/stream"
     headers = {"Authorization": client.headers["Authorization"]}
-    stopwatch, first_loss, tokens = Stopwatch(case, whole_epochs=True, settle=PAUSE_SECONDS), None, 0
+    stopwatch, first_loss, tokens = Stopwatch(case, whole_epochs=True), None, 0
     with connect(address, additional_headers=headers, proxy=None) as socket:
         for message in socket:
             for event in map(json.loads, str(message).split("\n")):
@@ -58,7 +58,7 @@ def measure(case: Case, client: httpx.Client, job: str) -> Measurement:
 
 
 def _trainer() -> int:
-    """Return the process that trains: of the stack's trainers the one that has worked most, the other is the spare."""
+    """Return the process that trains: of the stack's two the one that has worked most, the other forked it."""
     trainers = [p for p in psutil.Process().children(recursive=True) if "worker.training" in p.cmdline()]
     return int(max(trainers, key=lambda p: p.cpu_times().user).pid)
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.first_batch
 
-Side by side, in turn, in one run: the service with its warm spare trainer, and a plain script that imports torch and
+Side by side, in turn, in one run: the service with its fork server warm, and a plain script that imports torch and
 transformers and trains the same first batch of the same text. Prints medians and their ratio.
 """
 
@@ -26,8 +26,6 @@ from websockets.sync.client import connect
 from benchmarks.shapes import BATCH_SIZE, MAX_LENGTH, MODEL, VOCAB_SIZE
 
 RUNS = 7
-# A spare needs its imports; between two jobs it has this long, as it would between two people.
-PAUSE_SECONDS = 12.0
 
 SPEC = {
     "name": "first batch",
@@ -97,11 +95,9 @@ def main() -> None:
             plan = client.post("/jobs", params={"dry_run": True}, json=spec).raise_for_status().json()
             print(f"{plan['parameters']:,} parameters, {dataset['bytes']:,} bytes of text")
             for _ in range(RUNS):
-                time.sleep(PAUSE_SECONDS)
                 # Each time as on a dataset that is new here; the plain script keeps nothing either.
                 shutil.rmtree(Path(folder) / "data" / "cache", ignore_errors=True)
                 service.append(by_service(client, dataset["id"]))
-                time.sleep(PAUSE_SECONDS)
                 hand.append(by_hand(corpus))
     print(f"{'':34}  median     min     max   ({RUNS} runs, in turn)")
     for name, seconds in (("epochd: submit -> first batch event", service), ("plain script -> first loss", hand)):

@@ -43,7 +43,7 @@ class Measurement:
 
 
 class Stopwatch:
-    """Told of every update as it ends, it says when there is enough. `settle` seconds at least are left out first.
+    """Told of every update as it ends, it says when there is enough.
 
     `whole_epochs`: only at the end of one may it be enough, where rows are not all of one length. `synchronize` waits
     for the device; it is called when the measurement begins and when it may end.
@@ -54,13 +54,11 @@ class Stopwatch:
         case: Case,
         *,
         whole_epochs: bool,
-        settle: float = 0.0,
         synchronize: Callable[[], object] = lambda: None,
     ) -> None:
-        self._case, self._settle, self._synchronize = case, settle, synchronize
+        self._case, self._synchronize = case, synchronize
         self._period = case.updates_per_epoch if whole_epochs and case.ragged else 1
         self._updates = self._measured = self._tokens = 0
-        self._first_at = time.perf_counter()
         self._started_at: float | None = None
         self._seconds = 0.0
 
@@ -68,10 +66,7 @@ class Stopwatch:
         """Take in an update of so many tokens with loss; True where the measurement is over."""
         self._updates += 1
         if self._started_at is None:
-            if self._updates == 1:
-                self._first_at = time.perf_counter()
-            settled = time.perf_counter() - self._first_at >= self._settle
-            if settled and self._updates >= self._case.warmup_updates:
+            if self._updates >= self._case.warmup_updates:
                 self._synchronize()
                 self._started_at = time.perf_counter()
             return False

@@ -152,7 +152,7 @@ class Installation:
 
 
 def trainers() -> list[psutil.Process]:
-    """Return every trainer process on this machine."""
+    """Return every trainer process on this machine, and every fork server."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         if "worker.training" in (process.info["cmdline"] or []) and process.info["status"] != psutil.STATUS_ZOMBIE:
@@ -160,7 +160,12 @@ def trainers() -> list[psutil.Process]:
     return found
 
 
+def fork_servers_of(worker: psutil.Popen) -> list[psutil.Process]:
+    """Return the processes that fork a worker's trainers."""
+    return [child for child in worker.children() if "worker.training" in child.cmdline()]
+
+
 def trainer_of(worker: psutil.Popen) -> psutil.Process:
-    """Return the trainer that a worker is running a job with: the oldest one."""
-    children = [child for child in worker.children() if "worker.training" in child.cmdline()]
-    return min(children, key=lambda child: child.create_time())
+    """Return the trainer that a worker is running a job with."""
+    (trainer,) = [trainer for fork_server in fork_servers_of(worker) for trainer in fork_server.children()]
+    return trainer

@@ -1,8 +1,8 @@
-"""Where trainers run: one slot for each GPU of this worker, or so many on the CPU, each with its warm spare."""
+"""Where trainers run: one slot for each GPU of this worker, or so many on the CPU, each with its fork server."""
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,68 +12,55 @@ import structlog
 
 from core import gpus
 from core.settings import Settings
+from worker.fork_server import ForkServer
 from worker.trainer_process import TrainerProcess
 
 _log = structlog.get_logger()
 
 
 class Slot:
-    """One place for one trainer at a time. A spare waits in it with its imports done."""
+    """One place for one trainer at a time. A fork server waits in it with a trainer's imports done."""
 
     def __init__(self, gpu: str | None, environment: dict[str, str], starter: ThreadPoolExecutor) -> None:
         self._gpu, self._environment, self._starter = gpu, environment, starter
-        self._spare: TrainerProcess | None = None
+        self._fork_server: ForkServer | None = None
         self._closed = False
         self._lock = Lock()
 
-    def refill(self) -> None:
-        """See to it that a spare is warming up or warm."""
+    def warm_up(self) -> ForkServer | None:
+        """See to it that the fork server runs, its imports done or not yet; None once the slot is closed."""
         with self._lock:
-            if not self._closed:
-                self._spare = self._take_spare() or self._new_trainer()
+            if not (self._closed or (self._fork_server and self._fork_server.alive)):
+                # The kernel ends it with the thread that started it: this one lives as long as the worker.
+                self._fork_server = self._starter.submit(ForkServer, self._environment).result()
+            return None if self._closed else self._fork_server
 
     @contextmanager
-    def trainer(self) -> Iterator[TrainerProcess | None]:
-        """Lend the spare, or a cold trainer where there is none; what comes back without work waits for the next.
+    def trainer(self, give_up: Callable[[], bool]) -> Iterator[TrainerProcess | None]:
+        """Lend a trainer that can start at once; it is killed at the end, if it was started and still runs.
 
-        None where a trainer of another worker has this slot's GPU, be it one whose worker is gone.
+        Waits for the fork server where that is not ready. None where it died of its imports, where the caller gave up,
+        and where a trainer of another worker has this slot's GPU, be it one whose worker is gone.
         """
-        with self._lock:
-            trainer = self._take_spare() or self._new_trainer()
+        fork_server = self.warm_up()
+        if not (fork_server and fork_server.wait_until_ready(give_up)):
+            yield None
+            return
+        trainer = TrainerProcess(fork_server, None if self._gpu is None else _gpu_lock(self._gpu))
         took = trainer.take_gpu()
         if not took:
             _log.info("gpu_taken", gpu=self._gpu, effect="no job starts here until the trainer that has it ends")
         try:
             yield trainer if took else None
         finally:
-            self._take_back(trainer)
-
-    def _take_spare(self) -> TrainerProcess | None:
-        spare, self._spare = self._spare, None
-        if spare and not spare.alive:
-            spare.kill()
-            return None
-        return spare
-
-    def _take_back(self, trainer: TrainerProcess) -> None:
-        with self._lock:
-            if trainer.alive and not (trainer.assigned or self._spare or self._closed):
-                trainer.leave_gpu()
-                self._spare = trainer
-            else:
-                trainer.kill()
+            trainer.kill()
 
     def close(self) -> None:
-        """End the spare, for good."""
+        """End the fork server, for good."""
         with self._lock:
             self._closed = True
-            if self._spare:
-                self._spare.kill()
-
-    def _new_trainer(self) -> TrainerProcess:
-        gpu_lock = None if self._gpu is None else _gpu_lock(self._gpu)
-        # The kernel ends a trainer with the thread that started it: this one lives as long as the worker.
-        return self._starter.submit(TrainerProcess, self._environment, gpu_lock).result()
+            if self._fork_server:
+                self._fork_server.kill()
 
 
 class Slots:
@@ -110,13 +97,13 @@ class Slots:
                 with self._lock:
                     self._free.append(slot)
 
-    def refill(self) -> None:
-        """Warm up a spare in each."""
+    def warm_up(self) -> None:
+        """See to it that the fork server of each runs."""
         for slot in self._all:
-            slot.refill()
+            slot.warm_up()
 
     def close(self) -> None:
-        """End every spare, for good."""
+        """End every fork server, for good."""
         for slot in self._all:
             slot.close()
 

@@ -65,30 +65,25 @@ class _End(Enum):
 
 
 class Supervisor:
-    """Runs one claimed job. Everything it writes is fenced; it raises FenceLost where the job is no longer its own.
-
-    `next_trainer` warms up the spare for the job after this one.
-    """
+    """Runs one claimed job. Everything it writes is fenced; it raises FenceLost where the job is no longer its own."""
 
     def __init__(
         self,
         claim: Claim,
         work: UnitOfWork,
         store: Store,
-        *,
         trainer: TrainerProcess,
-        next_trainer: Callable[[], None],
+        *,
         settings: Settings,
         drain: Flag,
     ) -> None:
         self._claim, self._work, self._store, self._settings = claim, work, store, settings
-        self._trainer, self._next_trainer, self._drain = trainer, next_trainer, drain
+        self._trainer, self._drain = trainer, drain
         self._heard: SimpleQueue[Fact | _End] = SimpleQueue()
         self._stop_ordered_at: float | None = None
         self._save_ordered = False
         self._saved_at = 0.0  # when the checkpoint was listed that answered the last order to save
         self._heard_at = time.monotonic()
-        self._stepping = False
 
     def run(self) -> None:
         """Train until the job has ended, was put back, or was lost."""
@@ -146,8 +141,6 @@ class Supervisor:
             if self._lease.lost:
                 raise FenceLost(f"{job.id} could not be held any longer")
             self._flush_if_due()
-            if self._stepping:
-                self._next_trainer()  # only now, so that its imports do not slow this job's first batch
             self._pass_on_save()
             if self._pass_on_stop() or self._is_hung():
                 return
@@ -161,7 +154,6 @@ class Supervisor:
                     self._recorder.follow(fact)
                 elif isinstance(fact, Batch | Epoch | Sample | Preparing | Warned):
                     self._recorder.write(fact)
-                    self._stepping |= isinstance(fact, Batch)
                 else:
                     self._heard.put(fact)
         except ValidationError as error:

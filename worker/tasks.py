@@ -41,9 +41,9 @@ class Worker:
         self.drain = Flag()
 
     def start(self) -> None:
-        """End what an earlier worker left behind, warm up the spare trainers, and begin to look for jobs."""
+        """End what an earlier worker left behind, warm up the fork servers, and begin to look for jobs."""
         end_left_behind()
-        self._slots.refill()
+        self._slots.warm_up()
         self._reconciler.start()
 
     def close(self) -> None:
@@ -61,13 +61,11 @@ class Worker:
 
     def _run_next(self, slot: Slot) -> bool:
         """Claim a job and run it to its end here; False where there was none, or no place for it."""
-        with slot.trainer() as trainer:
+        with slot.trainer(give_up=self.drain.is_set) as trainer:
             claim = self._claim() if trainer else None
             if not (trainer and claim):
                 return False
-            self._run(claim, trainer, slot)
-        if not self.drain.is_set():
-            slot.refill()
+            self._run(claim, trainer)
         return True
 
     def _claim(self) -> Claim | None:
@@ -90,20 +88,11 @@ class Worker:
                 return jobs.recover_claim(session, claim_id)
         return None
 
-    def _run(self, claim: Claim, trainer: TrainerProcess, slot: Slot) -> None:
+    def _run(self, claim: Claim, trainer: TrainerProcess) -> None:
         reach("claimed")
         _log.info("job_claimed", job=claim.job_id, fence=claim.fence, attempt=claim.attempt)
         try:
-            supervisor = Supervisor(
-                claim,
-                self._work,
-                self._store,
-                trainer=trainer,
-                next_trainer=slot.refill,
-                settings=self._settings,
-                drain=self.drain,
-            )
-            supervisor.run()
+            Supervisor(claim, self._work, self._store, trainer, settings=self._settings, drain=self.drain).run()
         except FenceLost as error:
             _log.warning("hold_lost", job=claim.job_id, fence=claim.fence, reason=error.detail)
         except OUTAGES as error:

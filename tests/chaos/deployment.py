@@ -71,9 +71,9 @@ class Member:
         return self.process.poll() is None
 
     def trainers(self) -> list[psutil.Process]:
-        """Return the trainers of a worker: the one at work, the spare, both or neither."""
+        """Return the trainers of a worker, and what forks them."""
         with suppress(psutil.Error):
-            return [child for child in self.process.children() if _is_trainer(child)]
+            return [child for child in self.process.children(recursive=True) if _is_trainer(child)]
         return []
 
     def drain(self) -> None:

@@ -6,14 +6,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 
 from core.models import Dataset
 from core.settings import Settings
-from tests.installation import Installation
+from tests.installation import Installation, trainer_of
 from tests.services import wait_for
+from tests.worker.training.tiny import assignment, ragged_rows
+from worker import trainer_process
 from worker.identity import machine_prefix, worker_name
 from worker.slots import Slots
 from worker.trainer_process import TrainerProcess
@@ -27,14 +30,16 @@ def lent(slots: Slots) -> Iterator[TrainerProcess | None]:
     """What a free slot lends."""
     with slots.one() as slot:
         assert slot, "there is no free slot"
-        with slot.trainer() as trainer:
+        with slot.trainer(give_up=lambda: False) as trainer:
             yield trainer
 
 
-def environment_of(trainer: TrainerProcess) -> dict[str, str]:
-    """What it was started with; the kernel shows nothing yet in the moment of its start."""
-    process = psutil.Process(trainer._process.pid)
-    return wait_for(process.environ, what="the trainer's environment")
+def started(trainer: TrainerProcess | None, folder: Path) -> psutil.Process:
+    """The process of a trainer that is at work for long."""
+    assert trainer
+    trainer.assign(assignment(folder, ragged_rows(200), training={"epochs": 1000, "batch_size": 4}))
+    assert next(trainer.facts()).fact == "ready"
+    return psutil.Process(trainer.pid)
 
 
 @pytest.fixture
@@ -46,52 +51,99 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slots]:
     made.close()
 
 
-def test_a_gpu_belongs_to_a_trainer_for_as_long_as_that_lives(slots: Slots) -> None:
+def test_a_gpu_belongs_to_a_trainer_for_as_long_as_that_lives(slots: Slots, tmp_path: Path) -> None:
     others = Slots(Settings())
     with lent(slots) as trainer:
-        assert trainer
+        process = started(trainer, tmp_path)
+        assert process.environ()["CUDA_VISIBLE_DEVICES"] == f"test-{os.getpid()}"
         with lent(others) as second:
             assert second is None, "it is taken"
         # As if the worker were gone: the lock is not in its hands alone.
+        assert trainer
         assert trainer._gpu_lock
         os.close(trainer._gpu_lock)
         trainer._gpu_lock = None
         with lent(others) as second:
-            assert second is None
+            assert second is None, "its trainer still lives"
         trainer.kill()
         with lent(others) as second:
             assert second
-            assert environment_of(second)["CUDA_VISIBLE_DEVICES"] == f"test-{os.getpid()}"
     others.close()
 
 
-def test_a_trainer_without_work_is_the_next_one_s_and_leaves_the_gpu(slots: Slots) -> None:
-    with lent(slots) as first:
+def test_a_trainer_ends_with_the_time_that_it_was_lent_for(slots: Slots, tmp_path: Path) -> None:
+    with lent(slots) as trainer:
         assert slots.free == 0
+        process = started(trainer, tmp_path)
         with slots.one() as none:
             assert none is None
     assert slots.free == 1
-    others = Slots(Settings())
-    with lent(others) as elsewhere:
-        assert elsewhere
-    others.close()
-    with lent(slots) as again:
-        assert again is first
-        assert again
-        again.kill()
-    with lent(slots) as next_one:
-        assert next_one not in (None, first)
+    assert not process.is_running()
+    assert trainer
+    assert trainer.kill() == -signal.SIGKILL
+
+
+def test_trainers_of_a_slot_come_from_one_process_which_is_replaced_when_it_dies(slots: Slots, tmp_path: Path) -> None:
+    parents = []
+    for number in range(2):
+        with lent(slots) as trainer:
+            process = started(trainer, tmp_path / str(number))
+            parents.append(process.parent())
+            assert process.pid == os.getpgid(process.pid), "in a group of its own"
+    fork_server = parents[0]
+    assert fork_server
+    assert parents[1] == fork_server
+    with lent(slots) as trainer:
+        process = started(trainer, tmp_path / "2")
+        fork_server.kill()
+        assert trainer
+        assert trainer.end(10) == -signal.SIGKILL
+        process.wait(10)  # it dies with what forked it
+    with lent(slots) as trainer:
+        assert started(trainer, tmp_path / "3").parent() != fork_server
+
+
+def test_a_frozen_fork_server_costs_one_start(slots: Slots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_process, "_ANSWER_SECONDS", 0.5)
+    with lent(slots) as trainer:
+        fork_server = started(trainer, tmp_path / "0").parent()
+        assert fork_server
+    with lent(slots) as trainer:
+        fork_server.suspend()
+        assert trainer
+        trainer.assign(assignment(tmp_path / "1", ragged_rows(8)))
+        assert list(trainer.facts()) == []
+        assert trainer.end(0) == -signal.SIGKILL
+    with lent(slots) as trainer:
+        assert started(trainer, tmp_path / "2")
+
+
+def test_no_trainer_is_lent_where_their_imports_fail_or_the_worker_drains(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with slots.one() as slot:
+        assert slot
+        with slot.trainer(give_up=lambda: True) as trainer:
+            assert trainer is None
+    slots.close()
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so is not there')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    broken = Slots(Settings())
+    with lent(broken) as trainer:
+        assert trainer is None
+    broken.close()
 
 
 @pytest.mark.parametrize(("gpus", "visible"), [("all", None), ("none", "")])
-def test_trainers_on_the_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch, gpus: str, visible: str | None) -> None:
+def test_trainers_on_the_cpu_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: str, visible: str | None
+) -> None:
     for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     slots = Slots(Settings(cpu_slots=2, gpus=gpus))
     assert len(slots) == 2
     with lent(slots) as trainer:
-        assert trainer
-        environment = environment_of(trainer)
+        environment = started(trainer, tmp_path).environ()
     slots.close()
     assert environment["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 2))
     assert environment.get("CUDA_VISIBLE_DEVICES") == visible
@@ -105,8 +157,7 @@ def test_each_gpu_trains_one_job_whichever_worker_sees_it(installation: Installa
         ids = [installation.submit(dataset, training=ENDLESS) for _ in range(3)]
         for job_id in ids[:2]:
             installation.wait_for_batch(job_id, 1)
-        busy = [child for worker in (one, two) for child in worker.children() if child.cpu_percent(0.5) > 20]
-        assert {child.environ()["CUDA_VISIBLE_DEVICES"] for child in busy} == gpus
+        assert {trainer_of(worker).environ()["CUDA_VISIBLE_DEVICES"] for worker in (one, two)} == gpus
         assert installation.job(ids[2]).status == "queued"
         installation.cancel(ids[0])
         installation.wait_for_batch(ids[2], 1)
@@ -120,12 +171,12 @@ def test_each_gpu_trains_one_job_whichever_worker_sees_it(installation: Installa
 
 @on_sqlite
 def test_a_worker_that_starts_ends_the_trainers_that_another_left_behind(installation: Installation) -> None:
-    def trainer_of(worker: str) -> subprocess.Popen[bytes]:
+    def left_by(worker: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {"EPOCHD_TRAINER_OF": worker}
         return subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], env=environment)
 
-    left = trainer_of(f"{machine_prefix()}4194305:0.00")
-    others = [trainer_of(worker_name()), trainer_of("elsewhere:4026531836:4194305:0.00"), trainer_of("")]
+    left = left_by(f"{machine_prefix()}4194305:0.00")
+    others = [left_by(worker_name()), left_by("elsewhere:4026531836:4194305:0.00"), left_by("")]
     try:
         with installation.worker():
             wait_for(lambda: left.poll() == -signal.SIGKILL, what="the end of the one left behind")

@@ -1,14 +1,17 @@
 """`python -m worker.training`: a process that says `ready`, takes one assignment, trains and exits.
 
 Facts are lines on standard output, the log is on standard error. It works without any service:
-`python -m worker.training < assignment.json`.
+`python -m worker.training < assignment.json`. With `--fork-server` it forks one such process for each that a worker
+asks for.
 """
 
 import os
 import signal
+import sys
 
-from worker.training import allocator, orphan
+from worker.training import allocator, fork_server, orphan
 
+forks = sys.argv[1:] == ["--fork-server"]
 supervised = orphan.is_supervised()
 if supervised:
     orphan.die_with_parent()
@@ -20,6 +23,9 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 # Threads that wait for each other give their core away instead of spinning on it. On 2 cores: three to five times as
 # fast beside other work (a load of 6), at most 2 % slower alone.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if forks:
+    # A process is forked safely while it has one thread, and NumPy's library starts others as it is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 allocator.keep_freed_memory()
 
@@ -27,4 +33,6 @@ allocator.keep_freed_memory()
 from worker.training.process import main  # noqa: E402
 
 if __name__ == "__main__":
+    if forks:
+        fork_server.serve()
     main(supervised=supervised)
