@@ -5,10 +5,7 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -17,6 +14,8 @@ from typing import Any
 import pytest
 
 from tests.worker.training.tiny import GPT2, assignment, fingerprint, last_checkpoint, of, texts
+from worker.fork_server import ForkServer
+from worker.trainer_process import TrainerProcess
 from worker.training.assignment import Assignment
 from worker.training.facts import Batch, Checkpoint, Epoch, Fact, Finished, Sample, Stopped, read_fact
 
@@ -33,27 +32,19 @@ SPEC: dict[str, Any] = {
 STEPS = 24
 STEPS_BETWEEN_CHECKPOINTS = 2
 KILLS = 10
-TRAINERS_AHEAD = 2
 
 
 class Trainer:
-    """A trainer's process, and what it has said."""
+    """A trainer at work, from the newest checkpoint that there is, and what it has said."""
 
-    def __init__(self) -> None:
-        # One thread: models this small only wait for the others.
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "worker.training"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert self.process.stdin
-        assert self.process.stdout
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
-        # The smallest pipe there is: it can be no more than a few updates ahead of what was read of it.
+    def __init__(self, fork_server: ForkServer, job: Assignment) -> None:
+        self.process = TrainerProcess(fork_server, None)
+        self.process.assign(job.model_copy(update={"resume_from": newest(job)}))
+        # Not a byte is read ahead of a line, and the pipe is the smallest there is: so the trainer can be no more than
+        # a few updates ahead of what was read of it.
+        self.stdout = os.fdopen(os.dup(self.process._stdout.fileno()), "rb", buffering=0)
         fcntl.fcntl(self.stdout, fcntl.F_SETPIPE_SZ, 4096)
         self.facts: list[Fact] = []
-
-    def say(self, line: str) -> None:
-        self.stdin.write(line.encode() + b"\n")
 
     def read_until(self, wanted: Callable[[Fact], bool]) -> None:
         for line in self.stdout:
@@ -61,44 +52,24 @@ class Trainer:
             if wanted(self.facts[-1]):
                 return
 
-    def read_rest(self) -> None:
+    def read_rest(self) -> int:
+        """Read what it says to its end, and return its exit status."""
         self.read_until(lambda _: False)
-        self.process.wait()
+        self.stdout.close()
+        return self.process.end(60)
 
     def kill(self) -> None:
         self.process.kill()
-        self.read_rest()
-        assert self.process.returncode == -signal.SIGKILL or isinstance(self.facts[-1], Finished)
-
-
-class Spares:
-    """Trainers started before they are needed: their imports take seconds each."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[Trainer] = deque()
-        self._taken: list[Trainer] = []
-
-    def take(self, job: Assignment) -> Trainer:
-        """Set a trainer to work, from the newest checkpoint that there is."""
-        while len(self._waiting) <= TRAINERS_AHEAD:
-            self._waiting.append(Trainer())
-        trainer = self._waiting.popleft()
-        self._taken.append(trainer)
-        trainer.say(job.model_copy(update={"resume_from": newest(job)}).model_dump_json())
-        return trainer
-
-    def close(self) -> None:
-        for trainer in [*self._waiting, *self._taken]:
-            with trainer.process as process:
-                process.kill()
+        assert self.read_rest() == -signal.SIGKILL or isinstance(self.facts[-1], Finished)
 
 
 @pytest.fixture(scope="module")
-def spares() -> Iterator[Spares]:
-    """The trainers of this file."""
-    all_of_them = Spares()
-    yield all_of_them
-    all_of_them.close()
+def fork_server() -> Iterator[ForkServer]:
+    """What forks the trainers of this file, of one thread each: models this small only wait for the others."""
+    server = ForkServer({"OMP_NUM_THREADS": "1"})
+    assert server.wait_until_ready(give_up=lambda: False)
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +80,9 @@ def whole_job(tmp_path_factory: pytest.TempPathFactory) -> Assignment:
 
 
 @pytest.fixture(scope="module")
-def whole(whole_job: Assignment, spares: Spares) -> list[Fact]:
+def whole(whole_job: Assignment, fork_server: ForkServer) -> list[Fact]:
     """What is told of it."""
-    facts = finished(spares, whole_job)
+    facts = finished(fork_server, whole_job)
     assert facts[-1] == Finished(step=STEPS)
     assert max(batch.step for batch in of(facts, Batch)) == STEPS
     return facts
@@ -144,19 +115,18 @@ def updated(step: int) -> Callable[[Fact], bool]:
     return lambda fact: isinstance(fact, Batch) and fact.step >= step and fact.grad_norm is not None
 
 
-def killed(spares: Spares, job: Assignment, step: int) -> list[Fact]:
+def killed(fork_server: ForkServer, job: Assignment, step: int) -> list[Fact]:
     """Go on with a run until the facts of this update were read, and kill it there."""
-    trainer = spares.take(job)
+    trainer = Trainer(fork_server, job)
     trainer.read_until(updated(step))
     trainer.kill()
     return trainer.facts
 
 
-def finished(spares: Spares, job: Assignment) -> list[Fact]:
+def finished(fork_server: ForkServer, job: Assignment) -> list[Fact]:
     """Go on with a run to its end."""
-    trainer = spares.take(job)
-    trainer.read_rest()
-    assert trainer.process.returncode == 0
+    trainer = Trainer(fork_server, job)
+    assert trainer.read_rest() == 0
     assert isinstance(trainer.facts[-1], Finished), trainer.facts[-1]
     return trainer.facts
 
@@ -171,46 +141,45 @@ def assert_same(facts: list[Fact], job: Assignment, whole: list[Fact], message: 
     assert not list(job.output_dir.glob(".*")), message
 
 
-def test_killed_again_and_again(spares: Spares, whole: list[Fact], job: Assignment) -> None:
+def test_killed_again_and_again(fork_server: ForkServer, whole: list[Fact], job: Assignment) -> None:
     # Others every day; `make nightly` kills at every single one.
     steps = sorted(random.Random(time.time() // 86_400).sample(range(1, STEPS + 1), KILLS))
-    facts = [fact for step in steps for fact in killed(spares, job, step)] + finished(spares, job)
+    facts = [fact for step in steps for fact in killed(fork_server, job, step)] + finished(fork_server, job)
     assert_same(facts, job, whole, f"killed after the updates {steps}")
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
-def test_killed_after_any_update(spares: Spares, whole: list[Fact], job: Assignment, step: int) -> None:
-    facts = killed(spares, job, step) + finished(spares, job)
+def test_killed_after_any_update(fork_server: ForkServer, whole: list[Fact], job: Assignment, step: int) -> None:
+    facts = killed(fork_server, job, step) + finished(fork_server, job)
     assert_same(facts, job, whole, f"killed after update {step}")
 
 
-def test_stopped_then_drained(spares: Spares, whole: list[Fact], job: Assignment) -> None:
+def test_stopped_then_drained(fork_server: ForkServer, whole: list[Fact], job: Assignment) -> None:
     facts: list[Fact] = []
     orders: list[tuple[int, Callable[[Trainer], None]]] = [
-        (4, lambda trainer: trainer.say('{"order": "stop"}')),
-        (13, lambda trainer: trainer.process.send_signal(signal.SIGTERM)),
+        (4, lambda trainer: trainer.process.order("stop")),
+        (13, lambda trainer: os.kill(trainer.process.pid or 0, signal.SIGTERM)),
     ]
     for step, order in orders:
-        trainer = spares.take(job)
+        trainer = Trainer(fork_server, job)
         trainer.read_until(updated(step))
         order(trainer)
-        trainer.read_rest()
-        assert trainer.process.returncode == 0
+        assert trainer.read_rest() == 0
         *_, saved, stopped = trainer.facts
         assert isinstance(saved, Checkpoint)
         assert stopped == Stopped(step=saved.step)
         assert saved.path == newest(job)
         facts += trainer.facts
-    assert_same(facts + finished(spares, job), job, whole, "stopped, then drained")
+    assert_same(facts + finished(fork_server, job), job, whole, "stopped, then drained")
 
 
-def test_killed_while_a_checkpoint_is_written(spares: Spares, whole: list[Fact], job: Assignment) -> None:
+def test_killed_while_a_checkpoint_is_written(fork_server: ForkServer, whole: list[Fact], job: Assignment) -> None:
     published = {checkpoint.path.name: checkpoint.path for checkpoint in of(whole, Checkpoint)}
     facts: list[Fact] = []
     torn = 0
     for written in ("model/model.safetensors", "state/optimizer.safetensors", "state/run_state.json"):
-        trainer = spares.take(job)
+        trainer = Trainer(fork_server, job)
         # The one after the next: a whole one lies beside it.
         last = newest(job)
         name = f"step-{(int(last.name[-8:]) if last else 0) + 2 * STEPS_BETWEEN_CHECKPOINTS:08d}"
@@ -218,7 +187,7 @@ def test_killed_while_a_checkpoint_is_written(spares: Spares, whole: list[Fact],
         reader.start()
         # Nothing announces a file in the making: it is looked for until it is there.
         while not ((job.output_dir / f".{name}.unfinished" / written).exists() or (job.output_dir / name).exists()):
-            assert trainer.process.poll() is None
+            assert reader.is_alive()
         trainer.process.kill()
         reader.join()
         facts += trainer.facts
@@ -226,7 +195,7 @@ def test_killed_while_a_checkpoint_is_written(spares: Spares, whole: list[Fact],
         for folder in job.output_dir.glob("step-*"):
             assert contents(folder) == contents(published[folder.name])
     assert torn, "none of them was caught in the writing"
-    assert_same(facts + finished(spares, job), job, whole, "killed in the writing")
+    assert_same(facts + finished(fork_server, job), job, whole, "killed in the writing")
 
 
 def contents(checkpoint: Path) -> dict[str, Any]:

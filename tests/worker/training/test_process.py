@@ -14,57 +14,61 @@ from typing import Any
 import pytest
 
 from tests.worker.training.tiny import assignment, ragged_rows, texts
+from worker.fork_server import ForkServer, LifeLine
 from worker.training.assignment import Assignment
-from worker.training.facts import Failed, read_fact
+from worker.training.facts import Fact, Failed, read_fact
 
 COMMAND = [sys.executable, "-m", "worker.training"]
-TESTS_THAT_TALK = 6
-Trainer = subprocess.Popen[str]
+
+
+class Trainer:
+    """A trainer forked as a worker has it forked, ready for its assignment."""
+
+    def __init__(self, fork_server: ForkServer) -> None:
+        theirs_in, ours_in = os.pipe()
+        ours_out, theirs_out = os.pipe()
+        life_line, theirs = os.pipe()
+        self.stdin, self.stdout = os.fdopen(ours_in, "w"), os.fdopen(ours_out)
+        self.life_line = LifeLine(life_line)
+        fork_server.fork([theirs_in, theirs_out, theirs])
+        for descriptor in (theirs_in, theirs_out, theirs):
+            os.close(descriptor)
+        pid = self.life_line.pid(60)
+        assert pid
+        self.pid = pid
+        assert self.next_fact() == "ready"
+
+    def next_fact(self) -> str:
+        return read_fact(self.stdout.readline()).fact
+
+    def say(self, line: str) -> None:
+        self.stdin.write(line + "\n")
+        self.stdin.flush()
+
+    def wait_for(self, fact: str) -> None:
+        while self.next_fact() != fact:
+            pass
+
+    def rest(self) -> list[Fact]:
+        """What the trainer still says, up to its end, which must be a good one. Its input stays open."""
+        facts = [read_fact(line) for line in self.stdout]
+        assert self.life_line.exit_status(60) == 0
+        return facts
 
 
 @pytest.fixture(scope="module")
-def spares() -> Iterator[list[Trainer]]:
-    """All trainers that this file talks to, started together: their imports take seconds each."""
-    pipe = subprocess.PIPE
-    started = [
-        subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(TESTS_THAT_TALK)
-    ]
-    yield list(started)
-    for trainer in started:
-        trainer.kill()
-        trainer.wait()
+def fork_server() -> Iterator[ForkServer]:
+    """What forks all trainers that this file talks to: their imports take seconds."""
+    server = ForkServer({})
+    assert server.wait_until_ready(give_up=lambda: False)
+    yield server
+    server.kill()
 
 
 @pytest.fixture
-def trainer(spares: list[Trainer]) -> Trainer:
+def trainer(fork_server: ForkServer) -> Trainer:
     """A trainer ready for its assignment."""
-    spare = spares.pop()
-    assert next_fact(spare) == "ready"
-    return spare
-
-
-def next_fact(trainer: Trainer) -> str:
-    assert trainer.stdout is not None
-    return read_fact(trainer.stdout.readline()).fact
-
-
-def say(trainer: Trainer, line: str) -> None:
-    assert trainer.stdin is not None
-    trainer.stdin.write(line + "\n")
-    trainer.stdin.flush()
-
-
-def wait_for(trainer: Trainer, fact: str) -> None:
-    while next_fact(trainer) != fact:
-        pass
-
-
-def rest(trainer: Trainer) -> list[str]:
-    """What the trainer still says, up to its end. Its input stays open."""
-    assert trainer.stdout is not None
-    facts = [read_fact(line).fact for line in trainer.stdout]
-    trainer.wait(60)
-    return facts
+    return Trainer(fork_server)
 
 
 def long_job(folder: Path) -> Assignment:
@@ -73,41 +77,36 @@ def long_job(folder: Path) -> Assignment:
 
 @pytest.mark.parametrize("how", ["SIGTERM", 'nonsense\n{"order": "stop"}'])
 def test_a_stop_order_saves_and_stops(trainer: Trainer, tmp_path: Path, how: str) -> None:
-    say(trainer, long_job(tmp_path).model_dump_json())
-    wait_for(trainer, "batch")
-    trainer.send_signal(signal.SIGINT)  # the terminal's Ctrl-C is the supervisor's: it does nothing here
+    trainer.say(long_job(tmp_path).model_dump_json())
+    trainer.wait_for("batch")
+    os.kill(trainer.pid, signal.SIGINT)  # the terminal's Ctrl-C is the supervisor's: it does nothing here
     if how == "SIGTERM":
-        trainer.send_signal(signal.SIGTERM)
+        os.kill(trainer.pid, signal.SIGTERM)
     else:
-        say(trainer, how)
-    assert rest(trainer)[-2:] == ["checkpoint", "stopped"]
-    assert trainer.returncode == 0
+        trainer.say(how)
+    assert [fact.fact for fact in trainer.rest()[-2:]] == ["checkpoint", "stopped"]
 
 
 def test_the_end_of_the_supervisors_pipe_is_the_end(trainer: Trainer, tmp_path: Path) -> None:
-    say(trainer, long_job(tmp_path).model_dump_json())
-    wait_for(trainer, "batch")
-    assert trainer.stdin is not None
+    trainer.say(long_job(tmp_path).model_dump_json())
+    trainer.wait_for("batch")
     trainer.stdin.close()
-    assert trainer.wait(5) == 1
+    assert trainer.life_line.exit_status(60) == 1
 
 
-def test_a_spare_that_is_not_needed_leaves_quietly(trainer: Trainer) -> None:
-    assert trainer.stdin is not None
+def test_without_an_assignment_it_leaves_quietly(trainer: Trainer) -> None:
     trainer.stdin.close()
-    assert trainer.wait(60) == 0
+    assert trainer.rest() == []
 
 
 def test_a_bad_assignment_is_a_failed_fact(trainer: Trainer) -> None:
-    say(trainer, '{"spec": 7}')
-    assert rest(trainer) == ["failed"]
-    assert trainer.returncode == 0
+    trainer.say('{"spec": 7}')
+    assert [fact.fact for fact in trainer.rest()] == ["failed"]
 
 
 def test_a_run_that_fails_says_why(trainer: Trainer, tmp_path: Path) -> None:
-    say(trainer, assignment(tmp_path, [[1], [2]]).model_dump_json())
-    assert trainer.stdout is not None
-    *_, last = [read_fact(line) for line in trainer.stdout]
+    trainer.say(assignment(tmp_path, [[1], [2]]).model_dump_json())
+    *_, last = trainer.rest()
     assert isinstance(last, Failed)
     assert last.code == "data"
 
