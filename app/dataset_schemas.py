@@ -8,7 +8,7 @@ from core.models import Dataset
 
 
 class RowWarning(BaseModel):
-    """A row that will be skipped, and why."""
+    """What is to be known of a row: that it will be skipped, say, and why."""
 
     line: int
     message: str
@@ -25,7 +25,7 @@ class LengthSpan(BaseModel):
 
 
 class DatasetReport(BaseModel):
-    """What the look through the file found: the first rows that are skipped, and numbers over all others.
+    """What the look through the file found: the first warnings, and numbers over all rows.
 
     A dataset that an earlier version looked through has no more than the warnings.
     """

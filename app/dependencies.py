@@ -126,6 +126,12 @@ def _tokenizer_id(text: str) -> str:
     return text
 
 
+def _refusal_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise NotFound("There is no refusal of that id. The answer that refused a file names it.")
+    return text
+
+
 def _or_absent(text: object) -> object:
     # `?status=&tag=` asks for nothing in particular.
     return None if text == "" else text
@@ -137,6 +143,7 @@ JobId = Annotated[str, AfterValidator(_job_id)]
 DatasetId = Annotated[str, AfterValidator(_dataset_id)]
 UploadId = Annotated[str, AfterValidator(_upload_id)]
 TokenizerId = Annotated[str, AfterValidator(_tokenizer_id)]
+RefusalId = Annotated[str, AfterValidator(_refusal_id)]
 # The bounds stand inside the unions: of an absent value there is nothing to measure.
 _ShortText = Annotated[Text, Field(max_length=201)]
 _Limit = Annotated[int, Field(ge=1, le=200)]

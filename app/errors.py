@@ -14,6 +14,7 @@ import errno
 import json
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -23,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-from core.errors import Conflict, EpochdError, Fault, InvalidInput, NotFound, TooLarge
+from core.errors import Conflict, EpochdError, Fault, InvalidInput, NotFound, TooLarge, UnusableFile
 
 _log = structlog.get_logger()
 
@@ -77,9 +78,15 @@ _HEADERS = {
 }
 
 
-def problem(status: int, detail: str, faults: Sequence[Fault] = (), headers: dict[str, str] | None = None) -> Response:
+def problem(
+    status: int,
+    detail: str,
+    faults: Sequence[Fault] = (),
+    headers: dict[str, str] | None = None,
+    report_url: str | None = None,
+) -> Response:
     """Return an answer of the one form that errors have."""
-    document = {
+    document: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": int(status),
@@ -88,6 +95,8 @@ def problem(status: int, detail: str, faults: Sequence[Fault] = (), headers: dic
             {"loc": [_short(part) for part in fault.loc], "msg": _short(fault.msg)} for fault in faults[:_MAX_FAULTS]
         ],
     }
+    if report_url:
+        document["report_url"] = report_url
     body = json.dumps(document, ensure_ascii=False).encode(errors="backslashreplace")
     return Response(body, status, headers, media_type="application/problem+json")
 
@@ -97,7 +106,8 @@ def answer(error: EpochdError) -> Response:
     for kind in type(error).__mro__:
         if status := _STATUSES.get(kind):
             faults = error.faults if isinstance(error, InvalidInput) else ()
-            return problem(status, error.detail, faults, _HEADERS.get(status))
+            report_url = error.report_url if isinstance(error, UnusableFile) else None
+            return problem(status, error.detail, faults, _HEADERS.get(status), report_url)
     return internal(error)
 
 

@@ -1,19 +1,23 @@
 """A received file becomes a dataset: told by its name and content, looked through, and kept in its plain form."""
 
+from pathlib import Path
+
+import anyio.to_thread
 import sqlalchemy as sa
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict
 
+from app.looking import EarlyLook, look
 from app.resources import Resources
 from app.upload import Received
-from core import datasets
+from core import datasets, refusals
 from core.dataset_files import DataFile, Split
 from core.dataset_report import Report
 from core.datasets import PlainForm
 from core.errors import InvalidInput
-from core.inspection import Order, plain_format
-from core.inspector import look_through
+from core.inspection import Order, Outcome, plain_format
 from core.models import Dataset
-from core.plain_form import is_plain
+from core.settings import Settings
 from core.upload_formats import encoding_of, recognise
 
 
@@ -25,65 +29,86 @@ class Reading(BaseModel):
     split: Split | None = None
     encoding: str | None = None
 
+    def order(self, path: Path, filename: str, settings: Settings) -> Order:
+        """Return the order to look through a file, as far as its beginning is there. What is made of it goes beside it.
 
-def keep(resources: Resources, owner_id: str, received: Received, reading: Reading) -> tuple[Dataset, bool]:
-    """Return the dataset of a received file, and whether it is new.
+        Raises InvalidInput for a file of a format that epochd does not read, or not so.
+        """
+        format_ = recognise(path, filename)
+        encoding = encoding_of(self.encoding, format_)
+        if self.split and format_.inner != "txt":
+            raise InvalidInput.at(
+                ("query", "split"), "split says what a row of a .txt is: leave it out for other formats."
+            )
+        return Order(
+            path=path,
+            format=format_,
+            encoding=encoding,
+            split=self.split or "blank_line",
+            plain=path.with_name("plain"),
+            findings=path.with_name("findings"),
+            max_faults=refusals.MOST_FAULTS,
+            max_bytes=settings.max_upload_bytes,
+            max_memory_bytes=settings.inspection_memory_bytes,
+            max_seconds=settings.inspection_seconds,
+        )
+
+
+async def keep(
+    resources: Resources, owner_id: str, received: Received, reading: Reading, early: EarlyLook | None = None
+) -> tuple[Dataset, bool]:
+    """Return the dataset of a received file, and whether it is new. `early` may have begun to look through it.
 
     Raises InvalidInput, with the first faults and their lines, for a file that cannot be used.
     """
-    format_ = recognise(received.path, received.filename)
-    encoding = encoding_of(reading.encoding, format_)
-    if reading.split and format_.inner != "txt":
-        raise InvalidInput.at(("query", "split"), "split says what a row of a .txt is: leave it out for other formats.")
-    split = reading.split or "blank_line"
-    read_as = datasets.read_as(format_.name, encoding)
-    if same := _same(resources, owner_id, received, read_as, split):
+    order = await run_in_threadpool(reading.order, received.path, received.filename, resources.settings)
+    if same := await run_in_threadpool(_same, resources, owner_id, received, order):
         return same, False
-    settings = resources.settings
-    with resources.store.incoming() as folder:
-        folder.mkdir()
-        plain, findings = folder / "plain", folder / "findings"
-        outcome = look_through(
-            Order(
-                path=received.path,
-                format=format_,
-                encoding=encoding,
-                split=split,
-                plain=plain,
-                findings=findings,
-                max_bytes=settings.max_upload_bytes,
-                max_memory_bytes=settings.inspection_memory_bytes,
-                max_seconds=settings.inspection_seconds,
+    if early and early.has_begun:
+        outcome = await early.outcome()
+    else:
+        outcome = await anyio.to_thread.run_sync(look, resources, owner_id, order, limiter=resources.inspections)
+    return await run_in_threadpool(_added, resources, owner_id, received, order, outcome)
+
+
+def _added(
+    resources: Resources, owner_id: str, received: Received, order: Order, outcome: Outcome
+) -> tuple[Dataset, bool]:
+    file = DataFile(
+        path=order.path if order.is_plain else order.plain, format=plain_format(order.format), split=order.split
+    )
+    try:
+        with resources.work.begin() as session:
+            dataset = datasets.add(
+                session,
+                owner_id,
+                filename=received.filename,
+                size=received.size,
+                sha256=received.sha256,
+                file=file,
+                report=Report(**outcome.report),
+                store=resources.store,
+                format_=_read_as(order),
+                plain=None if order.is_plain else PlainForm(outcome.bytes, outcome.sha256),
+                findings=order.findings,
             )
-        )
-        as_it_is = is_plain(format_, encoding)
-        file = DataFile(path=received.path if as_it_is else plain, format=plain_format(format_), split=split)
-        try:
-            with resources.work.begin() as session:
-                dataset = datasets.add(
-                    session,
-                    owner_id,
-                    filename=received.filename,
-                    size=received.size,
-                    sha256=received.sha256,
-                    file=file,
-                    report=Report(**outcome.report or {}),
-                    store=resources.store,
-                    format_=read_as,
-                    plain=None if as_it_is else PlainForm(outcome.bytes, outcome.sha256),
-                    findings=findings,
-                )
-            return dataset, True
-        except sa.exc.IntegrityError:
-            # The same bytes were uploaded at the same time, and the other upload was quicker.
-            if same := _same(resources, owner_id, received, read_as, split):
-                return same, False
-            raise
+        return dataset, True
+    except sa.exc.IntegrityError:
+        # The same bytes were uploaded at the same time, and the other upload was quicker.
+        if same := _same(resources, owner_id, received, order):
+            return same, False
+        raise
 
 
-def _same(resources: Resources, owner_id: str, received: Received, read_as: str, split: Split) -> Dataset | None:
+def _read_as(order: Order) -> str:
+    return datasets.read_as(order.format.name, order.encoding)
+
+
+def _same(resources: Resources, owner_id: str, received: Received, order: Order) -> Dataset | None:
     with resources.work.reading() as session:
-        found = datasets.find_same(session, owner_id, sha256=received.sha256, format_=read_as, split=split)
+        found = datasets.find_same(
+            session, owner_id, sha256=received.sha256, format_=_read_as(order), split=order.split
+        )
         if found:
             session.expunge(found)
         return found

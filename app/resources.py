@@ -17,6 +17,8 @@ from core.unit_of_work import UnitOfWork
 
 # Looking through an upload is pure computing: more at once would only starve the requests that need a moment.
 _INSPECTIONS_AT_ONCE = 2
+# As many more begin while their file still comes in: they mostly wait for it.
+_EARLY_LOOKS_AT_ONCE = 2
 # So is looking at data before it is trained on, each time in a process of its own.
 _LOOKS_AT_ONCE = 2
 
@@ -33,6 +35,7 @@ class Resources:
     feeds: Feeds
     telemetry: Telemetry
     inspections: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_INSPECTIONS_AT_ONCE))
+    early_looks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_EARLY_LOOKS_AT_ONCE))
     looks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_LOOKS_AT_ONCE))
 
     async def close(self) -> None:

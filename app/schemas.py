@@ -24,6 +24,9 @@ class Problem(BaseModel):
     status: int
     detail: str
     errors: list[Fault]
+    report_url: str | None = Field(
+        default=None, description="Where all faults of a refused file are, if they are more than `errors` tells."
+    )
 
 
 class _Open(BaseModel):

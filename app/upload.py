@@ -50,10 +50,13 @@ class _Sink:
         return self._hash.hexdigest()
 
 
-async def receive(request: Request, path: Path, filename: str | None) -> Received:
+async def receive(
+    request: Request, path: Path, filename: str | None, *, grown: Callable[[Path, str, int], None] = lambda *_: None
+) -> Received:
     """Write the file of a request to `path`: the body itself, or the one part `file` of a multipart form.
 
-    Raises InvalidInput where there is no file or no name for it.
+    `grown` is told of the file, its name, and how much of it is there, again and again, and ends it by raising an
+    error. Raises InvalidInput where there is no file or no name for it.
     """
     media_type, options = parse_options_header(request.headers.get("content-type", ""))
     with path.open("xb") as stream:
@@ -61,11 +64,17 @@ async def receive(request: Request, path: Path, filename: str | None) -> Receive
         form = _Form(options.get(b"boundary", b""), sink) if media_type == b"multipart/form-data" else None
         if form is None and not filename:
             raise InvalidInput.at(("query", "filename"), "Name the file: ?filename=corpus.jsonl, or send it in a form.")
-        await _pump(request, form.write if form else sink.write)
+        name = plain_name(filename) if filename else ""
+
+        def tell() -> None:
+            if sink.size:
+                grown(path, name or plain_name(form.filename if form else ""), sink.size)
+
+        await _pump(request, form.write if form else sink.write, tell)
         if form:
             form.check_complete()
         sha256 = await anyio.to_thread.run_sync(sink.finish)
-    return Received(path, plain_name(filename or (form.filename if form else "")), sink.size, sha256)
+    return Received(path, name or plain_name(form.filename if form else ""), sink.size, sha256)
 
 
 async def append_body(request: Request, store: Store, key: str, *, offset: int, end: int) -> None:
@@ -84,7 +93,7 @@ async def append_body(request: Request, store: Store, key: str, *, offset: int, 
     await _pump(request, write)
 
 
-async def _pump(request: Request, write: Callable[[bytes], None]) -> None:
+async def _pump(request: Request, write: Callable[[bytes], None], tell: Callable[[], None] = lambda: None) -> None:
     pending, writing = bytearray(), _Writing(write)
     try:
         async for chunk in request.stream():
@@ -92,6 +101,7 @@ async def _pump(request: Request, write: Callable[[bytes], None]) -> None:
             if len(pending) >= _CHUNK_BYTES:
                 await writing.begin(bytes(pending))
                 pending.clear()
+                tell()
     except ClientDisconnect:
         await writing.begin(bytes(pending))  # so a client that is cut off again and again gets on all the same
         raise

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from cli.client import Json
 from core.errors import InvalidInput
-from core.inspection import Order
-from core.inspector import look_through
+from core.inspection import Order, look_through
 from core.settings import load_settings
 from core.upload_formats import encoding_of, recognise
 
@@ -44,7 +43,7 @@ def check(path: Path, *, split: str, encoding: str | None) -> Checked:
             }
         )
         try:
-            return Checked(look_through(order).report or {}, _sentences(found), "")
+            return Checked(look_through(order).report, _sentences(found), "")
         except InvalidInput as error:
             written = _sentences(found) or [fault.msg for fault in error.faults]
             return Checked({}, written, error.detail.replace("named in errors and upload it again", "that are named"))

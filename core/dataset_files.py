@@ -4,8 +4,7 @@ Pure file reading, shared by the API (to check an upload) and the trainer (to tr
 What is uploaded in another form is brought into this one first, by `core/plain_form.py`.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from functools import lru_cache
+from collections.abc import Collection, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -13,18 +12,15 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 import pydantic_core
 from pydantic import BaseModel, ConfigDict
 
-from core.dataset_report import MAX_WARNINGS, Report, Tally
 from core.errors import Corrupt, Fault, InvalidInput
 from core.text_lines import MAX_ROW_BYTES, Hashed, decoded, raw_lines, text_lines
 
 Format = Literal["txt", "jsonl"]
 Split = Literal["blank_line", "line", "file"]
 
-MAX_FAULTS = 20
 IGNORED_LABEL = -100
 _MAX_TOKEN_ID = 2**31 - 1
-_LINES_AT_ONCE = 1000
-_READ_BYTES = 2**20
+READ_BYTES = 2**20
 # The kinds of JSON rows by what each must hold. Whatever else a row holds is left alone.
 _KINDS = (("text",), ("input_ids",), ("prompt", "completion"), ("messages",))
 _ROLES = ("system", "user", "assistant")
@@ -66,10 +62,9 @@ class Row(NamedTuple):
     messages: list[dict[str, str]] | None = None
 
 
-class _Line(NamedTuple):
-    number: int
-    row: Row | None  # None where the row is empty and will be skipped
-    columns: tuple[str, ...]
+# The number of the line that a row begins at, the row (None where it is empty and will be skipped), and its columns. A
+# plain tuple: there are millions, and a named one takes eight times as long to make.
+Line = tuple[int, Row | None, tuple[str, ...]]
 
 
 def holds_ids(columns: Collection[str]) -> bool:
@@ -78,89 +73,27 @@ def holds_ids(columns: Collection[str]) -> bool:
 
 
 def read_rows(file: DataFile) -> Iterator[Row]:
-    """Yield the usable rows in order: exactly the rows that `inspect` counted.
+    """Yield the usable rows in order: exactly the rows that a look through the file counted.
 
-    Raises InvalidInput where a row cannot be read; a file that passed `inspect` has none such. Raises Corrupt at the
+    Raises InvalidInput where a row cannot be read; a file that passed that look has none such. Raises Corrupt at the
     end where the bytes are no longer those that are `known`.
     """
     with Hashed(file.path) as hashed:
-        for line in _lines(file, BufferedReader(hashed, _READ_BYTES)):
+        for line in lines(file, BufferedReader(hashed, READ_BYTES)):
             if isinstance(line, Fault):
                 raise InvalidInput(f"{file.path.name}: {line.msg}", [line])
-            if line.row is not None:
-                yield line.row
+            if line[1] is not None:
+                yield line[1]
         if file.known and file.known.sha256 != hashed.sha256.hexdigest():
             raise Corrupt(f"The dataset's file {file.path.name} is damaged: its sha256 is not the one it came with")
 
 
-def inspect(file: DataFile) -> Report:
-    """Look through the whole file. Raises InvalidInput with the first faults and their lines if it is unusable."""
-    report = Report()
-    for report in inspecting(file):  # noqa: B007 - the last one is the whole
-        pass
-    return report
-
-
-def inspecting(
-    file: DataFile, *, max_faults: int = MAX_FAULTS, note: Callable[[int, str], None] = lambda *_: None
-) -> Iterator[Report]:
-    """Do what `inspect` does, and yield the report under way every thousand lines, then whole.
-
-    `note` is told the line and the sentence of everything that is found, also where the report has no room for it.
-    """
-    with file.path.open("rb", buffering=_READ_BYTES) as stream:
-        yield from _inspecting(_lines(file, stream), max_faults, note)
-
-
-def _inspecting(
-    lines: Iterator["_Line | Fault"], max_faults: int, note: Callable[[int, str], None]
-) -> Iterator[Report]:
-    report, faults, tally = Report(), list[Fault](), Tally()
-    for number, line in enumerate(lines, 1):
-        if isinstance(line, Fault):
-            faults.append(line)
-            note(int(line.loc[-1]), line.msg)
-            if len(faults) == max_faults:
-                break
-        elif line.row is None:
-            report.skipped_rows += 1
-            note(line.number, "empty, will be skipped")
-            if len(report.warnings) < MAX_WARNINGS:
-                report.warnings.append({"line": line.number, "message": "empty, will be skipped"})
-        else:
-            report.rows += 1
-            report.columns = report.columns or list(line.columns)
-            _count(line.row, report, tally)
-        if number % _LINES_AT_ONCE == 0:
-            yield report
-    if faults:
-        raise InvalidInput("The dataset cannot be used: correct the lines named in errors and upload it again.", faults)
-    if not report.rows:
-        raise InvalidInput("The dataset has no usable row: the file is empty or holds only blank rows.")
-    tally.tell(report)
-    yield report
-
-
-def _count(row: Row, report: Report, tally: Tally) -> None:
-    if row.text is not None:
-        tally.add(len(row.text), row.text)
-    elif row.input_ids is not None:
-        labels = row.labels or row.input_ids
-        tally.add(len(row.input_ids), (*row.input_ids, *(labels if labels is not row.input_ids else ())))
-        report.largest_id = max(report.largest_id or 0, *row.input_ids, *labels)
-    elif row.messages is not None:
-        said = tuple((message["role"], message["content"]) for message in row.messages)
-        tally.add(sum(len(content) for _, content in said), said)
-    else:
-        whole = (row.prompt or "", row.completion or "")
-        tally.add(sum(map(len, whole)), whole)
-
-
-def _lines(file: DataFile, stream: BinaryIO) -> Iterator[_Line | Fault]:
+def lines(file: DataFile, stream: BinaryIO) -> Iterator[Line | Fault]:
+    """Yield what is in a file, whose bytes come from `stream`: rows, and what is wrong."""
     return _jsonl(stream) if file.format == "jsonl" else _documents(stream, file.split)
 
 
-def _documents(stream: BinaryIO, split: Split) -> Iterator[_Line | Fault]:
+def _documents(stream: BinaryIO, split: Split) -> Iterator[Line | Fault]:
     block: list[str] = []
     start, size = 1, 0
     for line in text_lines(stream):
@@ -170,10 +103,10 @@ def _documents(stream: BinaryIO, split: Split) -> Iterator[_Line | Fault]:
         number, text = line
         blank = not text.strip()
         if split == "line":
-            yield _Line(number, None if blank else Row(text=text.rstrip("\r\n")), ("text",))
+            yield number, None if blank else Row(text.rstrip("\r\n")), ("text",)
         elif split == "blank_line" and blank:
             if block:
-                yield _Line(start, Row(text="".join(block).strip("\r\n")), ("text",))
+                yield start, Row("".join(block).strip("\r\n")), ("text",)
             block, size = [], 0
         else:
             if not block:
@@ -184,11 +117,12 @@ def _documents(stream: BinaryIO, split: Split) -> Iterator[_Line | Fault]:
                 yield Fault(("line", start), f"the document at line {start} is over {MAX_ROW_BYTES // 2**20} MiB")
                 return
     if block and "".join(block).strip():
-        yield _Line(start, Row(text="".join(block).strip("\r\n")), ("text",))
+        yield start, Row("".join(block).strip("\r\n")), ("text",)
 
 
-def _jsonl(stream: BinaryIO) -> Iterator[_Line | Fault]:
+def _jsonl(stream: BinaryIO) -> Iterator[Line | Fault]:
     kind: tuple[str, ...] | None = None
+    keys: tuple[str, ...] | None = None
     for line in raw_lines(stream):
         if isinstance(line, Fault):
             yield line
@@ -206,15 +140,18 @@ def _jsonl(stream: BinaryIO) -> Iterator[_Line | Fault]:
                 yield Fault(("line", number), f"line {number} is not JSON: {_reason(text)}")
             continue
         try:
-            this = _kind(value)
-            kind = kind or this
-            if this != kind:
-                raise ValueError(f"has {' and '.join(this)} where the rows before have {' and '.join(kind)}")
-            row = _READERS[this](value)
+            if keys is None or type(value) is not dict or tuple(value) != keys:  # most rows are as the one before
+                this = _kind(value)
+                kind = kind or this
+                if this != kind:
+                    raise ValueError(f"has {' and '.join(this)} where the rows before have {' and '.join(kind)}")
+                keys, reader = tuple(value), _READERS[this]
+                columns = (*this, "labels") if this == ("input_ids",) and "labels" in value else this
+            row = reader(value)
         except ValueError as error:
             yield Fault(("line", number), f"line {number} {error}")
         else:
-            yield _Line(number, row, (*this, "labels") if this == ("input_ids",) and "labels" in value else this)
+            yield number, row, columns
 
 
 def _reason(text: str) -> str:
@@ -226,7 +163,15 @@ def _reason(text: str) -> str:
     return "it is not UTF-8"
 
 
-@lru_cache(64)
+def are_json_lines(text: str) -> bool:
+    """Say whether a text that is read as a .txt begins as rows of JSON do."""
+    try:
+        _kind(pydantic_core.from_json(text.partition("\n")[0]))
+    except ValueError:
+        return False
+    return True
+
+
 def _kind_of(columns: tuple[str, ...]) -> tuple[str, ...] | None:
     kinds = [kind for kind in _KINDS if set(columns).issuperset(kind)]
     return kinds[0] if len(kinds) == 1 else None
@@ -242,10 +187,10 @@ def _kind(value: Any) -> tuple[str, ...]:
 
 
 def _text_row(value: dict[str, Any]) -> Row | None:
-    if not isinstance(value["text"], str):
-        raise ValueError("has a text that is not a string")
     text = value["text"]
-    return None if not text or text.isspace() else Row(text=text)
+    if not isinstance(text, str):
+        raise ValueError("has a text that is not a string")
+    return None if not text or text.isspace() else Row(text)
 
 
 def _completion_row(value: dict[str, Any]) -> Row:

@@ -1,6 +1,6 @@
 """What a look through a dataset found: how many rows and how long, which are there twice, and which are skipped."""
 
-from collections.abc import Hashable
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ _REMEMBERED_ROWS = 2**20
 
 @dataclass
 class Report:
-    """What a look through a whole file found. `warnings` holds the first few rows that will be skipped.
+    """What a look through a whole file found. `warnings` holds the first few things to be known of rows.
 
     `largest_id` is that of all token ids and labels; None for text. `lengths` says how many rows there are of each
     span of lengths: tokens where the rows are token ids (`tokens` is their sum), characters elsewhere (`characters`).
@@ -39,18 +39,18 @@ class Tally:
         self._by_bits = [0] * 65
         self._total = 0
 
-    def add(self, length: int, content: Hashable) -> None:
-        """Count a row of so many characters or tokens."""
-        self._total += length
-        self._by_bits[length.bit_length()] += 1
-        name = hash(content)
-        if name & self._passed_over:
-            return
-        seen = len(self._seen)
-        self._seen.add(name)
-        if len(self._seen) == seen:
-            self._repeated += 1
-        elif seen == _REMEMBERED_ROWS:
+    def add(self, report: Report, lengths: list[int], contents: list[int]) -> None:
+        """Count rows of so many characters or tokens, with the hashes of what they hold."""
+        report.rows += len(lengths)
+        self._total += sum(lengths)
+        for bits, rows in Counter(map(int.bit_length, lengths)).items():
+            self._by_bits[bits] += rows
+        if self._passed_over:
+            contents = [name for name in contents if not name & self._passed_over]
+        known = len(self._seen)
+        self._seen.update(contents)
+        self._repeated += len(contents) - (len(self._seen) - known)
+        while len(self._seen) > _REMEMBERED_ROWS:
             self._passed_over = 2 * self._passed_over + 1
             self._seen = {name for name in self._seen if not name & self._passed_over}
             self._repeated //= 2

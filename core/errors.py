@@ -2,7 +2,8 @@
 
 EpochdError
 ├── InvalidInput          what the client sent cannot be used
-│   └── DataError         the data, or what the spec asks of it, cannot be trained on
+│   ├── DataError         the data, or what the spec asks of it, cannot be trained on
+│   └── UnusableFile      an uploaded file has more faults than an answer tells
 ├── NotFound              no such thing, or not this owner's
 ├── Conflict              legal in another state
 ├── TooLarge              over a limit of this server
@@ -51,6 +52,14 @@ class DataError(InvalidInput):
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class UnusableFile(InvalidInput):
+    """An uploaded file has more faults than an answer tells; `report_url` is where all of them are, for a day."""
+
+    def __init__(self, detail: str, faults: list[Fault], report_url: str) -> None:
+        super().__init__(detail, faults)
+        self.report_url = report_url
 
 
 class NotFound(EpochdError):

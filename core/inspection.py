@@ -1,36 +1,38 @@
-"""`python -m core.inspection`: brings one upload into its plain form and looks through it, within limits.
+"""Looking through an upload: brought into its plain form and read row by row, in a confined process unless it is small.
 
-A process of its own: it may take no more memory and time than it is given, it dies with whoever started it, and
-whatever a forged file does to the libraries that read it is done to nobody else.
+The process is one of its own: whatever a forged file does to the libraries that read it is done to nobody else.
 """
 
-import ctypes
-import hashlib
 import json
-import resource
-import signal
-import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from pydantic import BaseModel
 
-from core.dataset_files import MAX_FAULTS, DataFile, Format, Split, inspecting
+from core import confined
+from core.dataset_files import READ_BYTES, DataFile, Format, Split
+from core.dataset_look import MAX_FAULTS, inspecting
 from core.dataset_report import Report
 from core.disk import sync
 from core.errors import Fault, InvalidInput
-from core.plain_form import is_plain, write_plain
+from core.growing_file import GrowingFile
+from core.plain_form import PlainCopy, is_plain, plain_chunks
 from core.upload_formats import UploadFormat
 
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+# Text of this size is looked through sooner than a process starts, and reading it line by line can do no harm.
+SMALL_BYTES = 2**18
 _MAX_NOTED = 1_000_000
 
 
 class Order(BaseModel):
     """What to look through. `plain` is where its plain form is to be written, if it is not in it already; `findings`
     where everything that is found goes, one JSON object a line. Of so many faults it is told, then the look ends.
+
+    `hears` is the reader's end of a `Growth`, where the file is still coming in.
     """
 
     path: Path
@@ -43,48 +45,72 @@ class Order(BaseModel):
     max_bytes: int
     max_memory_bytes: int
     max_seconds: int
+    hears: int | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file is in its plain form as it is."""
+        return is_plain(self.format, self.encoding)
 
 
 class Outcome(BaseModel):
-    """The report of a usable file, with the size and hash of its plain form where that is another file; or why it is
-    not usable.
+    """The report of a usable file, with the size and hash of its plain form where that is another file."""
 
-    `errno` is that of an error of the disk's.
-    """
-
-    report: dict[str, Any] | None = None
+    report: dict[str, Any]
     bytes: int = 0
     sha256: str = ""
-    detail: str = ""
-    faults: list[Fault] = []
-    errno: int | None = None
 
 
-def inspect_upload(order: Order) -> Outcome:
-    """Do it. Raises OSError and MemoryError where the machine has too little."""
+def look_through(order: Order) -> Outcome:
+    """Return what was found in a usable file; its plain form is there then.
+
+    Raises InvalidInput, with the first faults, where it is not usable, or not within the limits; OSError where the disk
+    is full.
+    """
+    if order.hears is None and order.is_plain and order.path.stat().st_size <= SMALL_BYTES:
+        return inspect_upload(order)
     try:
-        return _inspect(order)
-    except InvalidInput as error:
-        return Outcome(detail=error.detail, faults=error.faults)
+        return confined.call(
+            "core.inspection:inspect_upload",
+            order,
+            Outcome,
+            what="Reading the file",
+            seconds=order.max_seconds,
+            memory=order.max_memory_bytes,
+            waits=True,
+            hears=order.hears,
+        )
+    except confined.OutOfTime as error:
+        raise InvalidInput(
+            f"Reading the file takes longer than the {order.max_seconds} s of computing that this server allows "
+            "(EPOCHD_INSPECTION_SECONDS). Upload it in parts."
+        ) from error
+    except confined.OutOfMemory as error:
+        raise InvalidInput(
+            "Reading the file takes more memory than this server allows (EPOCHD_INSPECTION_MEMORY_BYTES). Upload it in "
+            "parts, or as .jsonl, which is read line by line."
+        ) from error
+    except confined.Crashed as error:
+        raise InvalidInput(
+            f"The file is damaged, or was made to do damage: reading it ended in {error.cause}. Write it anew."
+        ) from error
 
 
-def _inspect(order: Order) -> Outcome:
-    path = order.path
-    if not is_plain(order.format, order.encoding):
-        path = order.plain
-        write_plain(order.path, path, format_=order.format, encoding=order.encoding, max_bytes=order.max_bytes)
-    file = DataFile(path=path, format=plain_format(order.format), split=order.split)
+def inspect_upload(request: Order) -> Outcome:
+    """Do it in this process. Raises OSError and MemoryError where the machine has too little."""
     try:
-        report = _look_through(file, order)
+        with _opened(request) as stream:
+            if request.is_plain:
+                return Outcome(report=asdict(_look(stream, request)))
+            chunks = plain_chunks(request.path, stream, request.format, request.encoding)
+            plain = PlainCopy(chunks, request.plain, max_bytes=request.max_bytes)
+            report = _look(BufferedReader(plain, READ_BYTES), request)
+            return Outcome(report=asdict(report), bytes=plain.size, sha256=plain.sha256)
     except InvalidInput as error:
-        if order.format.is_text:
-            raise
-        raise InvalidInput(error.detail, [_of_row(fault) for fault in error.faults]) from error
-    if path == order.path:
-        return Outcome(report=asdict(report))
-    with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Outcome(report=asdict(report), bytes=path.stat().st_size, sha256=sha256)
+        faults = error.faults[:MAX_FAULTS]
+        if request.format.is_text:
+            raise InvalidInput(error.detail, faults) from error
+        raise InvalidInput(error.detail, [_of_row(fault) for fault in faults]) from error
 
 
 def plain_format(uploaded: UploadFormat) -> Format:
@@ -92,11 +118,21 @@ def plain_format(uploaded: UploadFormat) -> Format:
     return "txt" if uploaded.inner == "txt" else "jsonl"
 
 
-def _look_through(file: DataFile, order: Order) -> Report:
-    report = Report()
-    with order.findings.open("x", encoding="utf-8") if order.findings else nullcontext() as stream:
-        notes = _Notes(stream, "line" if order.format.is_text else "row")
-        for report in inspecting(file, max_faults=order.max_faults, note=notes.write):  # noqa: B007 - the last is all
+@contextmanager
+def _opened(order: Order) -> Iterator[BinaryIO]:
+    if order.hears is None:
+        with order.path.open("rb", buffering=READ_BYTES) as stream:
+            yield stream
+    else:
+        with BufferedReader(GrowingFile(order.path, order.hears), READ_BYTES) as growing:
+            yield cast("BinaryIO", growing)
+
+
+def _look(stream: BinaryIO, order: Order) -> Report:
+    report, file = Report(), DataFile(path=order.path, format=plain_format(order.format), split=order.split)
+    with order.findings.open("x", encoding="utf-8") if order.findings else nullcontext() as found:
+        notes = _Notes(found, "line" if order.format.is_text else "row")
+        for report in inspecting(file, stream=stream, max_faults=order.max_faults, note=notes.write):  # noqa: B007 - the last is all
             pass
     if order.findings:
         sync(order.findings)
@@ -124,31 +160,3 @@ def _of_row(fault: Fault) -> Fault:
 
 def _in_units(message: str, unit: str) -> str:
     return f"{unit}{message.removeprefix('line')}" if message.startswith("line ") else message
-
-
-def main() -> None:
-    """Read the order from standard input, and write the outcome to standard output."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # Where memory is short this is what the kernel ends, not a trainer.
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    order = Order.model_validate_json(sys.stdin.buffer.read())
-    resource.setrlimit(resource.RLIMIT_AS, (order.max_memory_bytes, order.max_memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (order.max_seconds, order.max_seconds + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        outcome = inspect_upload(order)
-    except MemoryError:
-        outcome = Outcome(detail=TOO_LARGE)
-    except OSError as error:
-        outcome = Outcome(errno=error.errno or 0, detail=str(error))
-    sys.stdout.write(outcome.model_dump_json())
-
-
-TOO_LARGE = (
-    "Reading the file takes more memory than this server allows (EPOCHD_INSPECTION_MEMORY_BYTES). Upload it in parts, "
-    "or as .jsonl, which is read line by line."
-)
-
-if __name__ == "__main__":
-    main()

@@ -6,11 +6,15 @@ n of the upload, or its row n.
 
 import codecs
 import gzip
+import hashlib
+import os
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
+from io import RawIOBase
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from core.disk import sync
 from core.errors import Fault, InvalidInput
 from core.upload_formats import UploadFormat
 
@@ -22,26 +26,61 @@ def is_plain(format_: UploadFormat, encoding: str) -> bool:
     return format_.is_text and not format_.gzipped and encoding == "utf-8"
 
 
-def write_plain(source: Path, target: Path, *, format_: UploadFormat, encoding: str, max_bytes: int) -> None:
-    """Write the plain form of a file, synced.
+class PlainCopy(RawIOBase):
+    """The plain form of a file, made and kept as it is read: `size` and `sha256` are those of what has been.
 
-    Raises InvalidInput, with the line or row where that is known, for a file that is damaged, that holds other things
-    than it should, or that would be larger than `max_bytes`.
+    Reading raises InvalidInput, with the line or row where that is known, for a file that is damaged, that holds other
+    things than it should, or whose plain form is larger than `max_bytes`.
     """
-    size = 0
-    with target.open("xb") as out:
-        for chunk in _chunks(source, format_, encoding):
-            size += len(chunk)
-            if size > max_bytes:
-                raise InvalidInput(
-                    f"Unpacked, the file is over this server's limit of {max_bytes:,} bytes (EPOCHD_MAX_UPLOAD_BYTES). "
-                    "Upload it in parts."
-                )
-            out.write(chunk)
-    sync(target)
+
+    def __init__(self, chunks: Iterable[bytes], target: Path, *, max_bytes: int) -> None:
+        self._chunks, self._rest, self._max_bytes = iter(chunks), memoryview(b""), max_bytes
+        self._out = target.open("xb")
+        self._hash, self.size = hashlib.sha256(), 0
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash of what has been read."""
+        return self._hash.hexdigest()
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer as far as may be, and return how many bytes came; 0 at the end."""
+        if not self._rest:
+            self._rest = memoryview(next(filter(None, self._chunks), b""))
+            self._keep(self._rest)
+        count = min(len(self._rest), len(buffer))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        """Close both, what was kept synced."""
+        if not self._out.closed:
+            self._out.flush()
+            os.fsync(self._out.fileno())
+            self._out.close()
+        super().close()
+
+    def _keep(self, chunk: memoryview) -> None:
+        self.size += len(chunk)
+        if self.size > self._max_bytes:
+            raise InvalidInput(
+                f"Unpacked, the file is over this server's limit of {self._max_bytes:,} bytes "
+                "(EPOCHD_MAX_UPLOAD_BYTES). Upload it in parts."
+            )
+        self._hash.update(chunk)
+        self._out.write(chunk)
 
 
-def _chunks(source: Path, format_: UploadFormat, encoding: str) -> Iterable[bytes]:
+def plain_chunks(source: Path, stream: BinaryIO, format_: UploadFormat, encoding: str) -> Iterable[bytes]:
+    """Return the plain form of a file bit by bit. What can be read from its beginning to its end is read from `stream`.
+
+    Iterating raises InvalidInput as a `PlainCopy` does.
+    """
     # Imported where it is needed: a text is looked through without it.
     if format_.inner == "parquet":
         from core.parquet_rows import parquet_rows  # noqa: PLC0415 - pyarrow is slow to import
@@ -51,7 +90,7 @@ def _chunks(source: Path, format_: UploadFormat, encoding: str) -> Iterable[byte
         from core.pickled_rows import pickled_rows  # noqa: PLC0415 - as above
 
         return _lines(pickled_rows(source))
-    raw = _unpacked(source) if format_.gzipped else _read(source)
+    raw = _unpacked(stream) if format_.gzipped else iter(partial(stream.read, _CHUNK_BYTES), b"")
     return raw if encoding == "utf-8" else _recoded(raw, encoding)
 
 
@@ -60,16 +99,10 @@ def _lines(rows: Iterable[bytes]) -> Iterator[bytes]:
         yield row + b"\n"
 
 
-def _read(source: Path) -> Iterator[bytes]:
-    with source.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            yield chunk
-
-
-def _unpacked(source: Path) -> Iterator[bytes]:
+def _unpacked(packed: BinaryIO) -> Iterator[bytes]:
     line = 1
     try:
-        with gzip.open(source, "rb") as stream:
+        with gzip.open(packed, "rb") as stream:
             while chunk := stream.read1(_CHUNK_BYTES):  # `read` would lose what came before the damage
                 yield chunk
                 line += chunk.count(b"\n")

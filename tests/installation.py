@@ -14,7 +14,8 @@ import psutil
 
 from core import checkpoints, datasets, events, jobs, keys
 from core.database import connect
-from core.dataset_files import DataFile, inspect
+from core.dataset_files import DataFile
+from core.dataset_look import inspect
 from core.dispatch import Bell
 from core.events import START, Cursor, Event
 from core.job_spec import JobSpec

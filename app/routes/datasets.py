@@ -1,18 +1,21 @@
 """Datasets: upload, list, read, delete."""
 
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
-import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool
 
 from app.dataset_schemas import DatasetBody, DatasetPage
-from app.dependencies import DatasetId, Paging, Reader, TheResources, TheStore, Work, Writer
+from app.dependencies import DatasetId, Paging, Reader, RefusalId, TheResources, TheStore, Work, Writer
 from app.keeping import Reading, keep
+from app.looking import EarlyLook
 from app.openapi import file_request, problems
 from app.ranged_response import FileSegment, RangedResponse, Segment
 from app.upload import receive
-from core import datasets
+from core import datasets, refusals
 from core.dataset_files import Split
 from core.errors import Corrupt
 
@@ -40,17 +43,16 @@ async def create(
         str | None, Query(max_length=40, description="How a text is written, where it is not UTF-8: gb18030, say.")
     ] = None,
 ) -> DatasetBody:
-    """Receive a file, look through it, and keep it where every row can be used. PUT is what `curl -T` sends."""
-    async with contextmanager_in_threadpool(resources.store.incoming()) as path:
-        received = await receive(request, path, filename)
-        dataset, new = await anyio.to_thread.run_sync(
-            keep,
-            resources,
-            caller.owner_id,
-            received,
-            Reading(split=split, encoding=encoding or None),
-            limiter=resources.inspections,
-        )
+    """Receive a file, look through it as it comes, and keep it if it can be used. PUT is what `curl -T` sends."""
+    reading = Reading(split=split, encoding=encoding or None)
+    order = partial(reading.order, settings=resources.settings)
+    async with (
+        contextmanager_in_threadpool(resources.store.incoming()) as folder,
+        EarlyLook(resources, caller.owner_id, order) as early,
+    ):
+        folder.mkdir()
+        received = await receive(request, folder / "upload", filename, grown=early.grown)
+        dataset, new = await keep(resources, caller.owner_id, received, reading, early)
     if not new:
         response.status_code = 200
     return DatasetBody.of(dataset)
@@ -82,19 +84,23 @@ def report(caller: Reader, work: Work, store: TheStore, dataset_id: DatasetId) -
     """Return every row that is skipped, with its line; the dataset itself names the first 20."""
     with work.reading() as session:
         datasets.get(session, caller.owner_id, dataset_id)
-    found: list[Segment] = []
     try:
-        path = store.fetch(datasets.report_key(dataset_id))
-        found.append(FileSegment(path, path.stat().st_size))
-    except (Corrupt, FileNotFoundError):
-        pass
-    return RangedResponse(
-        found,
-        sha256=dataset_id,  # as the dataset, it never changes
-        media_type="application/x-ndjson",
-        filename=f"{dataset_id}-report.jsonl",
-        immutable=False,
-    )
+        path: Path | None = store.fetch(datasets.report_key(dataset_id))
+    except Corrupt:
+        path = None
+    return _findings(path, dataset_id)
+
+
+@router.get(
+    "/refusals/{refusal_id}",
+    operation_id="download_refusal",
+    summary="Download all that was found in a file that was refused, one JSON object a line",
+    response_class=Response,
+    responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}, **problems(404)},
+)
+def refusal(caller: Writer, store: TheStore, refusal_id: RefusalId) -> Response:
+    """Return every fault with its line, and every row that would be skipped. It is kept for a day."""
+    return _findings(refusals.get(store, caller.owner_id, refusal_id), refusal_id)
 
 
 @router.delete(
@@ -111,3 +117,17 @@ def delete(caller: Writer, work: Work, store: TheStore, dataset_id: DatasetId) -
     # Should this process die here, a worker does it.
     for key in (datasets.store_key(dataset_id), datasets.report_key(dataset_id)):
         store.delete(key)
+
+
+def _findings(path: Path | None, id_: str) -> Response:
+    found: list[Segment] = []
+    with suppress(FileNotFoundError):
+        if path:
+            found.append(FileSegment(path, path.stat().st_size))
+    return RangedResponse(
+        found,
+        sha256=id_,  # as what it is about, it never changes
+        media_type="application/x-ndjson",
+        filename=f"{id_}-report.jsonl",
+        immutable=False,
+    )

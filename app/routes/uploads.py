@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 from typing import Annotated
 
-import anyio.to_thread
 import sqlalchemy as sa
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
@@ -150,17 +149,11 @@ def _gone_on_with(resources: Resources, owner_id: str, upload_id: str, offset: i
 
 
 async def _completed(resources: Resources, owner_id: str, upload: Upload) -> tuple[Dataset, bool]:
-    async with contextmanager_in_threadpool(resources.store.incoming()) as path:
+    async with contextmanager_in_threadpool(resources.store.incoming()) as folder:
+        folder.mkdir()
         try:
-            received = await run_in_threadpool(_whole, resources, upload, path)
-            dataset, new = await anyio.to_thread.run_sync(
-                keep,
-                resources,
-                owner_id,
-                received,
-                Reading.model_validate(upload),
-                limiter=resources.inspections,
-            )
+            received = await run_in_threadpool(_whole, resources, upload, folder / "upload")
+            dataset, new = await keep(resources, owner_id, received, Reading.model_validate(upload))
         except InvalidInput:
             # Sent again it would be refused again.
             await run_in_threadpool(_drop, resources, upload)

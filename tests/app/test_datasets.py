@@ -87,7 +87,6 @@ FAULTY = {
     "labels of another length": ("a.jsonl", b'{"input_ids": [1, 2], "labels": [1]}\n', [1]),
     "NaN": ("a.jsonl", b'{"text": NaN}\n', [1]),
     "deep": ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", [1]),
-    "many": ("a.jsonl", b"x\n" * 100, list(range(1, 21))),
 }
 
 
@@ -102,6 +101,23 @@ def test_an_unusable_file_is_a_422_with_its_lines_and_leaves_nothing(api: Api, s
             assert [error["loc"] for error in answer.json()["errors"]] == [["line", line] for line in lines], name
     assert api.http.get("/datasets").json()["data"] == []
     assert stored(settings) == []
+
+
+@ON_SQLITE
+def test_all_that_was_found_in_a_refused_file_can_be_downloaded(api: Api, settings: Settings) -> None:
+    content = b'{"text": ""}\n' + b"nope\n" * 100
+    answer = api.http.post("/datasets?filename=a.jsonl", content=content)
+    assert answer.status_code == 422
+    assert [error["loc"] for error in answer.json()["errors"]] == [["line", line] for line in range(2, 22)]
+    url = answer.json()["report_url"]
+    assert url in answer.json()["detail"]
+    found = [json.loads(line) for line in api.http.get(url).text.splitlines()]
+    assert found[0] == {"line": 1, "message": "empty, will be skipped"}
+    assert [note["line"] for note in found[1:]] == list(range(2, 102))
+    assert api.http.get(url, headers=api.other_key("else")).status_code == 404
+    for id_ in ("ref_none", "%2e%2e%2fdatasets", "%00"):
+        assert api.http.get(f"/refusals/{id_}").status_code == 404
+    assert [path.parent.parent.name for path in stored(settings)] == ["refusals"]
 
 
 BOUNDARY = {"content-type": "multipart/form-data; boundary=b"}
@@ -162,7 +178,7 @@ def test_an_upload_that_meets_a_failure_leaves_nothing(
     def broken(_: object) -> None:
         raise ValueError("nobody foresaw it")
 
-    monkeypatch.setattr("core.inspector.inspect_upload", broken)
+    monkeypatch.setattr("core.inspection.inspect_upload", broken)
     assert api.http.post("/datasets?filename=a.jsonl", content=GOOD).status_code == 500
     assert stored(settings) == []
 

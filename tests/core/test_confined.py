@@ -1,12 +1,13 @@
 """Work in a process of its own: its answers, its refusals, and its limits."""
 
+import errno
 import os
 import time
 
 import pytest
 from pydantic import BaseModel
 
-from core.confined import OverLimit, call
+from core.confined import Crashed, OutOfMemory, OutOfTime, OverLimit, call
 from core.errors import DataError, Fault, InvalidInput
 
 
@@ -36,6 +37,8 @@ def work(request: Wish) -> Told:
             bytearray(2**31)
         case "break":
             raise ZeroDivisionError
+        case "fill the disk":
+            raise OSError(errno.ENOSPC, "No space left on device")
         case "die":
             os.abort()
     return Told(text=",".join(sorted(os.environ)) if request.what == "environment" else request.what)
@@ -61,17 +64,23 @@ def test_an_answer_comes_back_and_a_refusal_with_its_places() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "seconds", "said"),
+    ("what", "seconds", "kind", "said"),
     [
-        ("hang", 3.0, "The work took longer than 3 s"),
-        ("grow", 30.0, "The work failed, or needed more than 1024 MiB"),
-        ("break", 30.0, "The work failed"),
-        ("die", 30.0, "The work failed"),
+        ("hang", 3.0, OutOfTime, "The work took longer than 3 s"),
+        ("grow", 30.0, OutOfMemory, "The work needed more than 1024 MiB"),
+        ("break", 30.0, Crashed, r"The work failed \(status 1\)"),
+        ("die", 30.0, Crashed, r"The work failed \(SIGABRT\)"),
     ],
 )
-def test_nothing_it_does_gets_out(what: str, seconds: float, said: str) -> None:
-    with pytest.raises(OverLimit, match=said):
+def test_nothing_it_does_gets_out(what: str, seconds: float, kind: type[OverLimit], said: str) -> None:
+    with pytest.raises(kind, match=said):
         _call(what, seconds=seconds)
+
+
+def test_a_full_disk_is_told_as_one() -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        _call("fill the disk")
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_it_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,18 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import text_lines
-from core.dataset_files import (
-    MAX_FAULTS,
-    DataFile,
-    Format,
-    Known,
-    Row,
-    Split,
-    holds_ids,
-    inspect,
-    inspecting,
-    read_rows,
-)
+from core.dataset_files import DataFile, Format, Known, Row, Split, holds_ids, read_rows
+from core.dataset_look import MAX_FAULTS, inspect, inspecting
 from core.errors import Corrupt, Fault, InvalidInput
 
 _COMPLETION = '{"prompt": "a", "completion": "b"}'
@@ -248,6 +238,15 @@ def test_the_first_twenty_warnings_are_kept_and_all_are_counted(write) -> None:
 
 
 # .jsonl --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_that_is_json_lines_is_told(write) -> None:
+    for content in ('{"text": "a"}\n{"text": "b"}\n', '\n{"prompt": "a", "completion": "b"}\n\nmore\n'):
+        (warning,) = inspect(write(content, "txt")).warnings
+        assert warning["line"] == 1 + content.startswith("\n")
+        assert ".jsonl" in warning["message"]
+    for content in ("[1, 2]\n", '{"a": 1}\n', "{text}\n", 'words\n{"text": "a"}\n'):
+        assert inspect(write(content, "txt")).warnings == []
 
 
 def test_rows_of_token_ids(write) -> None:

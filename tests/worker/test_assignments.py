@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from core import datasets, tokenizers
-from core.dataset_files import DataFile, inspect
+from core.dataset_files import DataFile
+from core.dataset_look import inspect
 from core.errors import Corrupt
 from core.jobs import Claim
 from core.settings import Settings

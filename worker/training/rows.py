@@ -5,7 +5,8 @@ import time
 from collections.abc import Generator, Iterator
 from typing import Literal
 
-from core.dataset_files import DataFile, Known, Row, inspecting, read_rows
+from core.dataset_files import DataFile, Known, Row, read_rows
+from core.dataset_look import inspecting
 from core.errors import Corrupt, DataError
 from worker.training.facts import Preparing
 

@@ -164,6 +164,7 @@ def test_the_trainer_knows_no_table_and_no_queue() -> None:
     assert not forbidden & {name.split(".")[0] for name in loaded}
     assert {name for name in loaded if name.startswith("core.")} == {
         "core.dataset_files",
+        "core.dataset_look",
         "core.dataset_report",
         "core.disk",
         "core.errors",
