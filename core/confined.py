@@ -103,7 +103,8 @@ def _failure(status: int, what: str, seconds: float, memory: int) -> OverLimit:
     if status == -signal.SIGKILL:  # the kernel, for want of memory
         return _out_of_memory(what, memory)
     cause = signal.Signals(-status).name if status < 0 else f"status {status}"
-    return Crashed(f"{what} failed ({cause}), and was given up.", cause)
+    # What runs out of memory does not always say so.
+    return Crashed(f"{what} failed ({cause}), or needed more than {memory // 2**20} MiB, and was given up.", cause)
 
 
 def _out_of_time(what: str, seconds: float) -> OutOfTime:

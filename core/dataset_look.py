@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from core.dataset_files import READ_BYTES, DataFile, Row, are_json_lines, lines
+from core.dataset_files import READ_BYTES, DataFile, Line, Row, Texts, are_json_lines, blocks
 from core.dataset_report import MAX_WARNINGS, Report, Tally
 from core.errors import Fault, InvalidInput
 
@@ -36,53 +36,75 @@ def inspecting(
     everything that is found, also where the report has no room for it.
     """
     with stream or file.path.open("rb", buffering=READ_BYTES) as opened:
-        yield from _inspecting(file, opened, max_faults, note)
+        yield from _Look(file, note).through(opened, max_faults)
 
 
-def _inspecting(file: DataFile, stream: BinaryIO, max_faults: int, note: Note) -> Iterator[Report]:
-    report, faults, tally = Report(), list[Fault](), Tally()
-    lengths, contents = list[int](), list[int]()
-    for count, line in enumerate(lines(file, stream), 1):
-        if isinstance(line, Fault):
-            faults.append(line)
-            note(int(line.loc[-1]), line.msg)
-            if len(faults) == max_faults:
+class _Look:
+    """A look that is under way: what was found so far, and what is still to be counted of the last rows."""
+
+    def __init__(self, file: DataFile, note: Note) -> None:
+        self._file, self._note = file, note
+        self._report, self._tally, self._faults = Report(), Tally(), list[Fault]()
+        self._lengths, self._contents = list[int](), list[int]()
+
+    def through(self, stream: BinaryIO, max_faults: int) -> Iterator[Report]:
+        seen = 0
+        for found in blocks(self._file, stream):
+            if isinstance(found, Texts):
+                self._lengths += map(len, found.texts)
+                self._contents += map(hash, found.texts)
+                seen += len(found.texts)
+            else:
+                self._take(found)
+                seen += 1
+            if len(self._faults) == max_faults:
                 break
-            continue
-        number, row, columns = line
+            if seen >= _LINES_AT_ONCE:
+                seen = 0
+                yield self._counted()
+        if self._faults:
+            raise InvalidInput(
+                "The dataset cannot be used: correct the lines named in errors and upload it again.", self._faults
+            )
+        report = self._counted()
+        if not report.rows:
+            raise InvalidInput("The dataset has no usable row: the file is empty or holds only blank rows.")
+        self._tally.tell(report)
+        yield report
+
+    def _counted(self) -> Report:
+        self._tally.add(self._report, self._lengths, self._contents)
+        self._lengths, self._contents = [], []
+        return self._report
+
+    def _take(self, found: Line | Fault) -> None:
+        if isinstance(found, Fault):
+            self._faults.append(found)
+            self._note(int(found.loc[-1]), found.msg)
+            return
+        number, row, columns = found
         if row is None:
-            report.skipped_rows += 1
-            _warn(report, note, number, _EMPTY)
-        else:
-            if not report.columns:
-                report.columns = list(columns)
-                if file.format == "txt" and are_json_lines(row.text or ""):
-                    _warn(report, note, number, _NOT_SO_NAMED)
-            text = row[0]
-            length, content = (len(text), hash(text)) if text is not None else _measured(row, report)
-            lengths.append(length)
-            contents.append(content)
-        if count % _LINES_AT_ONCE == 0:
-            tally.add(report, lengths, contents)
-            lengths, contents = [], []
-            yield report
-    if faults:
-        raise InvalidInput("The dataset cannot be used: correct the lines named in errors and upload it again.", faults)
-    tally.add(report, lengths, contents)
-    if not report.rows:
-        raise InvalidInput("The dataset has no usable row: the file is empty or holds only blank rows.")
-    tally.tell(report)
-    yield report
+            self._report.skipped_rows += 1
+            self._warn(number, _EMPTY)
+            return
+        if not self._report.columns:
+            self._report.columns = list(columns)
+            if self._file.format == "txt" and are_json_lines(row.text or ""):
+                self._warn(number, _NOT_SO_NAMED)
+        length, content = _measured(row, self._report)
+        self._lengths.append(length)
+        self._contents.append(content)
 
-
-def _warn(report: Report, note: Note, number: int, message: str) -> None:
-    note(number, message)
-    if len(report.warnings) < MAX_WARNINGS:
-        report.warnings.append({"line": number, "message": message})
+    def _warn(self, number: int, message: str) -> None:
+        self._note(number, message)
+        if len(self._report.warnings) < MAX_WARNINGS:
+            self._report.warnings.append({"line": number, "message": message})
 
 
 def _measured(row: Row, report: Report) -> tuple[int, int]:
-    """Return how long a row that is no text is, and the hash of what it holds."""
+    """Return how long a row is, and the hash of what it holds."""
+    if row.text is not None:
+        return len(row.text), hash(row.text)
     if row.input_ids is not None:
         labels = row.labels or row.input_ids
         report.largest_id = max(report.largest_id or 0, *row.input_ids, *labels)

@@ -113,6 +113,8 @@ class Tokenizer(SQLModel, table=True):
     # Whether a text of many scripts came out of it as it went in.
     lossless: bool = Field(sa_column_kwargs={"server_default": sa.false()})
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    # Nobody sees it any more; its row goes with its file.
+    deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class Job(SQLModel, table=True):

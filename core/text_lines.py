@@ -11,6 +11,8 @@ from core.errors import Fault
 # One line (or one document of a .txt) is held in memory; a longer one is no line but a file of another kind.
 MAX_ROW_BYTES = 64 * 2**20
 
+# So much is handed on at once: each line by itself would cost more, and of more the processor's cache holds less.
+_BLOCK_BYTES = 2**15
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -37,15 +39,25 @@ class Hashed(RawIOBase):
         super().close()
 
 
-def raw_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes] | Fault]:
-    """Yield numbered lines as they lie in the file, or the fault that ends the reading: a line that is too long."""
-    number = 0
+def raw_blocks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]] | Fault]:
+    """Yield lines as they lie in the file, some at a time and with the number of the first of them, or the fault that
+    ends the reading: a line that is too long.
+    """
+    first, block, size = 1, list[bytes](), 0
     while raw := stream.readline(MAX_ROW_BYTES + 1):
-        number += 1
         if len(raw) > MAX_ROW_BYTES:
+            number = first + len(block)
+            yield first, block
             yield Fault(("line", number), f"line {number} is longer than {MAX_ROW_BYTES // 2**20} MiB")
             return
-        yield number, raw.removeprefix(_BYTE_ORDER_MARK) if number == 1 else raw
+        if not block and first == 1:
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)
+        block.append(raw)
+        size += len(raw)
+        if size >= _BLOCK_BYTES:
+            yield first, block
+            first, block, size = first + len(block), [], 0
+    yield first, block
 
 
 def decoded(number: int, raw: bytes) -> str | Fault:
@@ -61,15 +73,16 @@ def decoded(number: int, raw: bytes) -> str | Fault:
 
 def text_lines(stream: BinaryIO) -> Iterator[tuple[int, str] | Fault]:
     """Yield numbered lines of UTF-8, or the fault that ends the reading."""
-    for line in raw_lines(stream):
-        if isinstance(line, Fault):
-            yield line
+    for block in raw_blocks(stream):
+        if isinstance(block, Fault):
+            yield block
             return
-        text = decoded(*line)
-        if isinstance(text, Fault):
-            yield text
-            return
-        yield line[0], text
+        for number, raw in enumerate(block[1], block[0]):
+            text = decoded(number, raw)
+            if isinstance(text, Fault):
+                yield text
+                return
+            yield number, text
 
 
 def _binary(raw: bytes, number: int) -> str:

@@ -3,13 +3,13 @@
 import hashlib
 from pathlib import Path
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from core.disk import sync
 from core.errors import Conflict, Corrupt, NotFound
 from core.ids import new_id
 from core.job_states import TERMINAL
-from core.models import Job, Tokenizer
+from core.models import Job, Tokenizer, utc_now
 from core.store import Store
 from core.tokenizer_files import Checked
 
@@ -70,25 +70,27 @@ def add(
 def get(session: Session, owner_id: str, tokenizer_id: str) -> Tokenizer:
     """Return one of this owner's tokenizers. Raises NotFound, for another's as for none."""
     tokenizer = session.get(Tokenizer, tokenizer_id)
-    if tokenizer is None or tokenizer.owner_id != owner_id:
+    if tokenizer is None or tokenizer.owner_id != owner_id or tokenizer.deleted_at is not None:
         raise NotFound(f"There is no tokenizer {tokenizer_id}. `GET /tokenizers` lists yours.")
     return tokenizer
 
 
 def lock(session: Session, tokenizer_id: str) -> Tokenizer | None:
     """Return a tokenizer, which is not deleted before the transaction ends; None where it is gone."""
-    query = select(Tokenizer).where(Tokenizer.id == tokenizer_id).with_for_update()
+    there = (col(Tokenizer.id) == tokenizer_id) & col(Tokenizer.deleted_at).is_(None)
+    query = select(Tokenizer).where(there).with_for_update()
     return session.exec(query.execution_options(populate_existing=True)).one_or_none()
 
 
 def page(session: Session, owner_id: str, *, limit: int, before: str | None) -> list[Tokenizer]:
     """Return up to `limit` tokenizers older than the id `before`, newest first."""
-    mine = select(Tokenizer).where(col(Tokenizer.owner_id) == owner_id).order_by(col(Tokenizer.id).desc()).limit(limit)
-    return list(session.exec(mine.where(col(Tokenizer.id) < before) if before else mine))
+    mine = select(Tokenizer).where(col(Tokenizer.owner_id) == owner_id, col(Tokenizer.deleted_at).is_(None))
+    query = mine.order_by(col(Tokenizer.id).desc()).limit(limit)
+    return list(session.exec(query.where(col(Tokenizer.id) < before) if before else query))
 
 
-def delete(session: Session, owner_id: str, tokenizer_id: str) -> str:
-    """Delete a tokenizer and return the store's key to delete after the commit.
+def remove(session: Session, owner_id: str, tokenizer_id: str) -> None:
+    """Delete a tokenizer: for clients at once, and its file as soon as somebody takes that away.
 
     Raises NotFound, or Conflict while a live job needs it. The checkpoints of jobs that have ended hold it themselves.
     """
@@ -99,9 +101,21 @@ def delete(session: Session, owner_id: str, tokenizer_id: str) -> str:
     live = select(Job.id).where(col(Job.tokenizer_id) == tokenizer_id, col(Job.status).not_in(TERMINAL))
     if jobs := list(session.exec(live.order_by(Job.id).limit(3))):
         raise Conflict(f"{', '.join(jobs)} needs {tokenizer_id}: cancel it, or delete the tokenizer when it has ended.")
-    session.delete(found)
-    session.flush()
-    return store_key(tokenizer_id)
+    found.deleted_at = utc_now()
+    # The same bytes can come again, as a tokenizer of their own.
+    found.sha256 = f"deleted {found.id}"
+    session.add(found)
+
+
+def deleted(session: Session) -> list[str]:
+    """Return the ids of the tokenizers that were deleted and still have a row."""
+    return list(session.exec(select(Tokenizer.id).where(col(Tokenizer.deleted_at).is_not(None))))
+
+
+def take_away(session: Session, tokenizer_id: str) -> None:
+    """Delete the row of a deleted tokenizer."""
+    gone = col(Tokenizer.deleted_at).is_not(None)
+    session.exec(delete(Tokenizer).where(col(Tokenizer.id) == tokenizer_id, gone))
 
 
 def file_of(tokenizer: Tokenizer, store: Store) -> Path:

@@ -8,7 +8,7 @@ import re
 
 import structlog
 
-from core import checkpoints, datasets, deletion, uploads
+from core import checkpoints, datasets, deletion, refusals, tokenizers, uploads
 from core.jobs import Claim
 from core.models import Job, Upload
 from core.settings import Settings
@@ -35,12 +35,15 @@ def remove_deleted_jobs(work: UnitOfWork, store: Store) -> None:
 
 def sweep(work: UnitOfWork, store: Store, settings: Settings) -> None:
     """Delete what writers that are gone left behind: unfinished files, uploads that nobody goes on with, checkpoints
-    that were never listed or are no longer, and the last of deleted datasets.
+    that were never listed or are no longer, the last of deleted datasets and tokenizers, and old refusals.
 
     Raises one of OUTAGES; safe to repeat, and at any number of places at once.
     """
     _sweep_uploads(work, store, settings.upload_keep_seconds)
     _sweep_datasets(work, store)
+    _sweep_tokenizers(work, store)
+    for key in refusals.expired(store, settings.upload_keep_seconds):
+        store.delete(key)
     for name in store.sweep():
         _log.info("unfinished_file_swept", name=name)
     for job_id in store.names("checkpoints"):
@@ -75,6 +78,15 @@ def _sweep_datasets(work: UnitOfWork, store: Store) -> None:
             store.delete(key)
         with work.begin() as session:
             datasets.take_away(session, dataset_id)
+
+
+def _sweep_tokenizers(work: UnitOfWork, store: Store) -> None:
+    with work.reading() as session:
+        deleted = tokenizers.deleted(session)
+    for tokenizer_id in deleted:
+        store.delete(tokenizers.store_key(tokenizer_id))
+        with work.begin() as session:
+            tokenizers.take_away(session, tokenizer_id)
 
 
 def clear_fence(claim: Claim, store: Store) -> None:

@@ -82,8 +82,9 @@ def read(caller: Reader, work: Work, tokenizer_id: TokenizerId) -> TokenizerBody
 def delete(caller: Writer, work: Work, store: TheStore, tokenizer_id: TokenizerId) -> None:
     """Return nothing: the tokenizer is gone. The checkpoints that were trained with it hold a copy."""
     with work.begin() as session:
-        key = tokenizers.delete(session, caller.owner_id, tokenizer_id)
-    store.delete(key)
+        tokenizers.remove(session, caller.owner_id, tokenizer_id)
+    # Should this process die here, a worker does it.
+    store.delete(tokenizers.store_key(tokenizer_id))
 
 
 def _keep(resources: Resources, owner_id: str, received: Received, end_of_text: str | None) -> tuple[Tokenizer, bool]:

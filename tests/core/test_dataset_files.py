@@ -1,6 +1,7 @@
 """Reading dataset files: the same rows for who checks and who trains, and every fault with its line."""
 
 import hashlib
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import text_lines
-from core.dataset_files import DataFile, Format, Known, Row, Split, holds_ids, read_rows
+from core.dataset_files import DataFile, Format, Known, Row, Split, holds_ids, lines, read_rows
 from core.dataset_look import MAX_FAULTS, inspect, inspecting
 from core.errors import Corrupt, Fault, InvalidInput
 
@@ -364,6 +365,25 @@ def test_who_trains_reads_exactly_the_rows_that_the_check_counted(
         rows = list(read_rows(file))
     assert len(rows) == report.rows > 0
     assert all((row.text or row.completion or "").strip() for row in rows)
+
+
+_SOME_LINE = st.one_of(
+    _SOME_ROW.map(lambda row: json.dumps(row).encode()),
+    st.sampled_from([b"", b" ", b"nope", b"[1]", b'{"text": "a", "id": 1}', b'{"text": "\xff"}', b'{"text": "a"}, {}']),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_SOME_LINE, max_size=8))
+def test_lines_say_the_same_however_many_are_read_at_once(rows: list[bytes]) -> None:
+    content = b'{"text": "first"}\n' + b"\n".join(rows)
+    file = DataFile(path=Path("unread"), format="jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        by_size = []
+        for size in (1, 60, 2**20):
+            patch.setattr(text_lines, "_BLOCK_BYTES", size)
+            by_size.append(list(lines(file, io.BytesIO(content))))
+    assert by_size[0] == by_size[1] == by_size[2]
 
 
 @settings(max_examples=100, deadline=None)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from core import checkpoints, jobs, uploads
+from core import checkpoints, jobs, refusals, tokenizers, uploads
 from core.jobs import Claim
-from core.models import Checkpoint, Upload
+from core.models import Checkpoint, Tokenizer, Upload
 from core.store import Store
+from core.tokenizer_files import Checked
 from tests.house import LOST, House
 from worker import sweeper
 
@@ -177,3 +178,33 @@ def test_an_upload_that_nobody_goes_on_with_goes(house: House, store: Store, roo
     assert _files(root) == {f"uploads/{name}" for name in (young, slow)}
     with house.work.reading() as session:
         assert {upload.id for upload in session.exec(select(Upload))} == {young, slow}
+
+
+def test_a_refusal_goes_when_its_day_is_over(house: House, store: Store, root: Path) -> None:
+    ids = []
+    for _ in range(2):
+        with store.incoming() as findings:
+            findings.write_text("{}")
+            ids.append(refusals.add(store, house.owner_id, findings))
+    long_ago = time.time() - house.limits.upload_keep_seconds - 60
+    os.utime(refusals.get(store, house.owner_id, ids[0]), (long_ago, long_ago))
+    sweeper.sweep(house.work, store, house.limits)
+    assert _files(root) == {f"refusals/{house.owner_id}/{ids[1]}"}
+
+
+def test_the_file_of_a_deleted_tokenizer_goes_although_its_deleter_died(house: House, store: Store, root: Path) -> None:
+    checked = Checked(format="tokenizer.json", vocab_size=10, end_of_text="<eod>", lossless=True)
+    named = {"filename": "tokenizer.json", "size": 2, "sha256": "0" * 64, "checked": checked, "store": store}
+    ids = []
+    for _ in range(2):  # the same bytes may come again
+        with store.incoming() as file:
+            file.write_text("{}")
+            ids.append(str(house.do(tokenizers.add, house.owner_id, file=file, **named).id))
+        if len(ids) == 1:
+            house.do(tokenizers.remove, house.owner_id, ids[0])
+    assert [row.id for row in house.do(tokenizers.page, house.owner_id, limit=9, before=None)] == ids[1:]
+    assert _files(root) == {f"tokenizers/{name}" for name in ids}
+    sweeper.sweep(house.work, store, house.limits)
+    assert _files(root) == {f"tokenizers/{ids[1]}"}
+    with house.work.reading() as session:
+        assert [row.id for row in session.exec(select(Tokenizer))] == ids[1:]
