@@ -40,7 +40,7 @@ class DatasetReport(BaseModel):
 
 
 class DatasetBody(BaseModel):
-    """An uploaded dataset. `report_url` lists every row that is skipped."""
+    """An uploaded dataset. `report_url` lists every warning."""
 
     id: str
     filename: str

@@ -81,7 +81,7 @@ def read(caller: Reader, work: Work, dataset_id: DatasetId) -> DatasetBody:
     responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}, **problems(404)},
 )
 def report(caller: Reader, work: Work, store: TheStore, dataset_id: DatasetId) -> Response:
-    """Return every row that is skipped, with its line; the dataset itself names the first 20."""
+    """Return every warning, such as a row that is skipped, with its line; the dataset itself has the first 20."""
     with work.reading() as session:
         datasets.get(session, caller.owner_id, dataset_id)
     try:
