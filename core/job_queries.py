@@ -1,5 +1,7 @@
 """Finding jobs: what clients list and read, and what workers look for. Nothing here writes."""
 
+from itertools import groupby
+
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
@@ -24,27 +26,39 @@ def page(
     session: Session, owner_id: str, *, limit: int, before: str | None, status: JobStatus | None, tag: str | None
 ) -> list[Job]:
     """Return up to `limit` jobs older than the id `before`, newest first. `tag` is `key:value`."""
-    mine = select(Job).where(col(Job.owner_id) == owner_id, col(Job.deleted_at).is_(None))
-    query = mine.order_by(col(Job.id).desc()).limit(limit)
+    id_, state = (col(JobTag.job_id), col(JobTag.status)) if tag else (col(Job.id), col(Job.status))
+    # Those with a tag in the order of the tags' own indexes: no list of them all is made. Deleted jobs have none.
+    query = (
+        select(id_).where(col(JobTag.owner_id) == owner_id, col(JobTag.tag) == tag)
+        if tag
+        else select(id_).where(col(Job.owner_id) == owner_id, col(Job.deleted_at).is_(None))
+    )
     if before:
-        query = query.where(col(Job.id) < before)
+        query = query.where(id_ < before)
     if status:
-        query = query.where(col(Job.status) == status)
-    if tag:
-        tagged = select(JobTag.job_id).where(col(JobTag.owner_id) == owner_id, col(JobTag.tag) == tag)
-        query = query.where(col(Job.id).in_(tagged))
-    return list(session.exec(query))
+        query = query.where(state == status)
+    ids = list(session.exec(query.order_by(id_.desc()).limit(limit)))
+    return list(session.exec(select(Job).where(col(Job.id).in_(ids)).order_by(col(Job.id).desc())))
 
 
 def queue_positions(session: Session, jobs: list[Job]) -> dict[str, int]:
     """Return for each of the jobs that is queued how many will be claimed up to and with it."""
-    queued = [job.id for job in jobs if job.status == JobStatus.QUEUED]
-    if not queued:
+    asked = {job.id for job in jobs if job.status == JobStatus.QUEUED}
+    if not asked:
         return {}
-    order = sa.func.row_number().over(order_by=QUEUE_ORDER).label("position")
-    queue = select(Job.id, order).where(col(Job.status) == JobStatus.QUEUED).subquery()
-    found = session.execute(sa.select(queue.c.id, queue.c.position).where(queue.c.id.in_(queued)))
-    return {row.id: row.position for row in found}
+    # The whole queue is only counted; the jobs among those asked for are few, since pages are in the order of ids.
+    queued, id_, priority = col(Job.status) == JobStatus.QUEUED, col(Job.id), col(Job.priority)
+    older = sa.func.count().filter(id_ < min(asked))
+    count = sa.select(priority, sa.func.count(), older).where(queued).group_by(priority).order_by(priority.desc())
+    among = sa.select(priority, id_).where(queued, id_.between(min(asked), max(asked))).order_by(*QUEUE_ORDER)
+    places = {level: list(rows) for level, rows in groupby(session.execute(among), key=lambda row: row[0])}
+    positions, ahead = dict[str, int](), 0
+    for level, total, before in session.execute(count):
+        for place, (_, id_of) in enumerate(places.get(level, ()), ahead + before + 1):
+            if id_of in asked:
+                positions[id_of] = place
+        ahead += total
+    return positions
 
 
 def count_by_status(session: Session) -> dict[JobStatus, int]:

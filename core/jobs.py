@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from core import checkpoints, datasets, job_queries, submission, tokenizers
+from core import checkpoints, datasets, job_queries, metrics, submission, tokenizers
 from core.database import database_now
 from core.errors import CancelRequested, Conflict, EpochdError, FenceLost, InvalidInput, NotFound
 from core.events import Cursor, Event, append
@@ -110,7 +110,7 @@ def submit(
     session.add(job)
     session.flush()
     tags = {f"{key}:{value}" for key, value in spec.tags.items()}  # "a:b" of "c" and "a" of "b:c" are found as one
-    session.add_all(JobTag(job_id=job.id, owner_id=owner_id, tag=tag) for tag in sorted(tags))
+    session.add_all(JobTag(job_id=job.id, owner_id=owner_id, tag=tag, status=job.status) for tag in sorted(tags))
     log_event(session, job.id, Event(Cursor(0, 1), "submitted", now, {"name": job.name}))
     announcements(session).ring = True
     return job, True
@@ -217,6 +217,7 @@ def delete(session: Session, owner_id: str, job_id: str) -> None:
     job.deleted_at, job.idempotency_key = utc_now(), None
     session.add(job)
     session.flush()
+    session.exec(sa.delete(JobTag).where(col(JobTag.job_id) == job_id))
 
 
 # What a worker does --------------------------------------------------------------------------------------------------
@@ -253,6 +254,7 @@ def claim(session: Session, *, worker: str, claim_id: str, lease_seconds: float)
     if won is None:
         return None
     claimed = Claim(*won)
+    _tag(session, claimed.job_id, JobStatus.RUNNING)
     newest = checkpoints.newest_resumable(session, claimed.job_id)
     data = {"attempt": claimed.attempt, "from_step": newest.step if newest else 0}
     log_event(session, claimed.job_id, Event(Cursor(claimed.fence, 1), "started", utc_now(), data))
@@ -286,6 +288,7 @@ def record(session: Session, claim: Claim, events: list[Event], **columns: Any) 
     if session.execute(guard).rowcount != 1:  # type: ignore[attr-defined]
         raise FenceLost(f"{claim.job_id} is no longer held under fence {claim.fence}")
     append(session, claim.job_id, events)
+    metrics.fold_in(session, claim.job_id, events)
 
 
 def stop(session: Session, claim: Claim, reason: str) -> JobStatus:
@@ -427,8 +430,19 @@ def _move(
         if job is not None and job.fence == fence and job.status == here:
             raise CancelRequested(f"{job_id} was asked to stop before it could become {there}")
         raise FenceLost(f"{job_id} is no longer {here} under fence {fence}")
+    _tag(session, job_id, there)
     type_ = event or ("requeued" if there == JobStatus.QUEUED else str(there))
     log_event(session, job_id, Event(Cursor(fence + 1, 1), type_, utc_now(), data))
+
+
+def _tag(session: Session, job_id: str, status: JobStatus) -> None:
+    """Write a job's new state beside its tags."""
+    session.execute(
+        sa.update(JobTag)
+        .where(col(JobTag.job_id) == job_id)
+        .values(status=status)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _locked(session: Session, owner_id: str, job_id: str) -> Job:

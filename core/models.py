@@ -182,14 +182,21 @@ class Ticket(SQLModel, table=True):
 
 
 class JobTag(SQLModel, table=True):
-    """A tag of a job as `key:value`, for finding it; the job's spec holds the tags as they were given."""
+    """A tag of a job as `key:value`, for finding it; the job's spec holds the tags as they were given.
+
+    `status` is the job's: a list of the few in one state, of many with one tag, is read from one index.
+    """
 
     __tablename__ = "job_tags"
-    __table_args__ = (sa.Index("ix_job_tags_listing", "owner_id", "tag", "job_id"),)
+    __table_args__ = (
+        sa.Index("ix_job_tags_listing", "owner_id", "tag", "job_id"),
+        sa.Index("ix_job_tags_listing_by_status", "owner_id", "tag", "status", "job_id"),
+    )
 
     job_id: str = Field(primary_key=True, foreign_key="jobs.id")
     tag: str = Field(primary_key=True)
     owner_id: str = Field(foreign_key="owners.id")
+    status: str = Field(sa_column_kwargs={"server_default": ""})
 
 
 class EventRow(SQLModel, table=True):
@@ -213,6 +220,33 @@ class EventRow(SQLModel, table=True):
     tokens: int | None = None
     grad_norm: float | None = None
     tokens_per_second: float | None = None
+
+
+class CurveBlock(SQLModel, table=True):
+    """What the newest runs of a stretch of a job's batches come to, so that nobody has to read a long log to plot it.
+
+    Block 0 holds the batches from 1 on; `core/metrics.py` says how many. Losses, accuracies and gradient norms may be
+    missing, so each has its count.
+    """
+
+    __tablename__ = "curve_blocks"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id")
+    block: int = Field(primary_key=True)
+    # Of its last batch.
+    epoch: int
+    batch: int
+    step: int
+    batches: int
+    learning_rate_sum: float
+    losses: int
+    loss_sum: float | None = None
+    loss_min: float | None = None
+    loss_max: float | None = None
+    accuracies: int
+    accuracy_sum: float | None = None
+    grad_norms: int
+    grad_norm_sum: float | None = None
 
 
 class Checkpoint(SQLModel, table=True):

@@ -15,7 +15,7 @@ from core.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["watching"])
 
-# A page is read in one go, so that no transaction is open while a slow client takes its time.
+# So many numbers are read in one go, so that no transaction is open while a slow client takes its time.
 _PAGE_BATCHES = 5000
 
 
@@ -40,17 +40,14 @@ def read(
             newest = events.newest(session, job_id)
             after = str(newest.cursor if newest else START)
             return Curves.model_validate(metrics.curves(session, job_id, points) | {"after": after})
+        last = metrics.last_batch(session, job_id)
     headers = {"Content-Disposition": f'attachment; filename="{job_id}.csv"'}
-    return StreamingResponse(_csv(work, job_id), media_type="text/csv", headers=headers)
+    return StreamingResponse(_csv(work, job_id, last), media_type="text/csv", headers=headers)
 
 
-def _csv(work: UnitOfWork, job_id: str) -> Iterator[str]:
+def _csv(work: UnitOfWork, job_id: str, last: int) -> Iterator[str]:
     yield ",".join(metrics.COLUMNS) + "\n"
-    after = 0
-    while True:
+    for first in range(1, last + 1, _PAGE_BATCHES):
         with work.reading() as session:
-            page = list(metrics.batches(session, job_id, after=after, limit=_PAGE_BATCHES))
+            page = metrics.batches(session, job_id, first, first + _PAGE_BATCHES - 1)
         yield "".join(",".join("" if value is None else str(value) for value in point) + "\n" for point in page)
-        if len(page) < _PAGE_BATCHES:
-            return
-        after = page[-1].batch

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from core import jobs, metrics
 from core.events import Cursor, Event
 from core.jobs import Claim
@@ -42,11 +44,12 @@ def test_of_a_batch_that_ran_again_the_last_run_counts(house: House) -> None:
     claim = _again(house, claim)
     _write(house, claim, [_batch(n, 30.0 + n) for n in range(5, 6)])
     with house.work.reading() as session:
-        points = list(metrics.batches(session, claim.job_id))
+        points = metrics.batches(session, claim.job_id, 1, 100)
         assert [(p.batch, p.loss) for p in points] == [(1, 11), (2, 12), (3, 13), (4, 24), (5, 35), (6, 26), (7, 17)]
-        part = metrics.batches(session, claim.job_id, after=3, limit=2)
+        part = metrics.batches(session, claim.job_id, 4, 5)
         assert [(p.batch, p.loss) for p in part] == [(4, 24), (5, 35)]
-        assert list(metrics.batches(session, "job_none")) == []
+        assert metrics.batches(session, "job_none", 1, 100) == []
+        assert (metrics.last_batch(session, claim.job_id), metrics.last_batch(session, "job_none")) == (7, 0)
 
 
 def test_buckets_are_means_with_the_span_of_the_loss(house: House) -> None:
@@ -90,3 +93,34 @@ def test_the_validation_curve_has_each_epoch_once(house: House) -> None:
             {"epoch": 1, "step": 10, "loss": 3.0, "accuracy": 0.5},
             {"epoch": 2, "step": 20, "loss": 2.5, "accuracy": 0.5},
         ]
+
+
+def test_a_long_log_is_plotted_from_blocks_that_follow_every_resume(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plotted(points: int) -> dict[str, Any]:
+        with house.work.reading() as session:
+            return metrics.curves(session, claim.job_id, points)
+
+    claim = house.running()
+    _write(house, claim, [_batch(n, 10.0 + n, accuracy=None) for n in range(1, 251)])
+    claim = _again(house, claim)
+    _write(house, claim, [_batch(n, None if n % 2 else 20.0 + n) for n in range(40, 130)])
+    claim = _again(house, claim)
+    _write(house, claim, [_batch(n, 30.0 + n, grad_norm=n / 2) for n in range(95, 111)])
+    by_batch, by_one = plotted(250), plotted(1)
+    monkeypatch.setattr(metrics, "WITHOUT_BLOCKS", 0)
+    assert plotted(1) == by_one
+    monkeypatch.undo()
+    by_three = plotted(3)  # of 84 batches each
+    monkeypatch.setattr(metrics, "WITHOUT_BLOCKS", 0)
+    blocks = plotted(3)
+    assert blocks["batch"] == [100, 200, 250] != by_three["batch"]
+    for name in ("loss_min", "loss_max"):
+        worst = min if name == "loss_min" else max
+        parts = [by_batch[name][:100], by_batch[name][100:200], by_batch[name][200:]]
+        assert blocks[name] == [worst(value for value in part if value is not None) for part in parts]
+    for name in ("loss", "accuracy", "learning_rate", "grad_norm"):
+        parts = [by_batch[name][:100], by_batch[name][100:200], by_batch[name][200:]]
+        known = [[value for value in part if value is not None] for part in parts]
+        assert blocks[name] == [pytest.approx(sum(part) / len(part)) if part else None for part in known]
