@@ -8,6 +8,7 @@ there is no queue to overflow, and for any cursor every later event comes exactl
 
 import asyncio
 import json
+import math
 from bisect import bisect_right
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -103,7 +104,7 @@ class Feed:
         self._changed = asyncio.Event()
         self._follower = asyncio.create_task(self._follow())
 
-    async def after(self, cursor: Cursor, *, limit: int, wait: float) -> Page:
+    async def after(self, cursor: Cursor, *, limit: int, wait: float = math.inf) -> Page:
         """Return the events behind a cursor, waiting up to `wait` seconds for the first."""
         deadline = monotonic() + wait
         while True:
@@ -116,7 +117,7 @@ class Feed:
                 return Page(entries, done)
             if in_memory:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(left):
+                    async with asyncio.timeout(left if wait < math.inf else None):
                         await changed.wait()
             else:
                 await asyncio.sleep(min(left, _SOON_SECONDS))

@@ -79,7 +79,8 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _api(port: int, environment: dict[str, str], log: Path) -> Iterator[psutil.Process]:
-    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:app", "--port", str(port)]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:app", "--port", str(port), "--no-access-log"]
+    command += ["--log-level", "warning", "--ws-per-message-deflate", "false"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
     try:

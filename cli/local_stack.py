@@ -186,6 +186,8 @@ def _api_command(settings: Settings) -> list[str]:
         *("--host", settings.host, "--port", str(settings.port)),
         *("--no-access-log", "--log-level", "warning"),
         *("--timeout-graceful-shutdown", "1"),
+        # An event is small; compressing it for each watcher by itself would cost more than sending it.
+        *("--ws-per-message-deflate", "false"),
     ]
 
 

@@ -1,6 +1,7 @@
 """Curves: the batches of a job without the superseded ones, at full resolution or in buckets."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -28,6 +29,17 @@ class Point(NamedTuple):
     learning_rate: float
     grad_norm: float | None
     tokens: int
+    at: datetime
+
+
+class Validation(NamedTuple):
+    """What the rows that are not trained on came to at the end of an epoch."""
+
+    epoch: int
+    step: int
+    loss: float
+    accuracy: float | None
+    at: datetime
 
 
 def last_batch(session: Session, job_id: str) -> int:
@@ -44,7 +56,9 @@ def batches(session: Session, job_id: str, first: int, last: int) -> list[Point]
     Of a batch that was run again after a resume, the last run counts.
     """
     runs = _newest_runs(job_id, first, last)
-    return [Point(*row) for row in session.execute(sa.select(*(runs[name] for name in COLUMNS)).order_by(runs.batch))]
+    return [
+        Point(*row) for row in session.execute(sa.select(*(runs[name] for name in Point._fields)).order_by(runs.batch))
+    ]
 
 
 def fold_in(session: Session, job_id: str, events: Sequence[Event]) -> None:
@@ -92,8 +106,24 @@ def curves(session: Session, job_id: str, points: int) -> dict[str, Any]:
         "accuracy": [_mean(row.accuracy_sum, row.accuracies) for row in buckets],
         "learning_rate": [_mean(row.learning_rate_sum, row.batches) for row in buckets],
         "grad_norm": [_mean(row.grad_norm_sum, row.grad_norms) for row in buckets],
-        "validation": _validation(session, job_id),
+        "validation": [
+            {"epoch": point.epoch, "step": point.step, "loss": point.loss, "accuracy": point.accuracy}
+            for point in validations(session, job_id)
+        ],
     }
+
+
+def validations(session: Session, job_id: str) -> list[Validation]:
+    """Return the validation of each epoch, in order: the last, where an epoch ended twice."""
+    newest: dict[int, Validation] = {}
+    # Sorted here: asked for in order, a database would read the whole log in the order of its key.
+    query = select(EventRow).where(EventRow.job_id == job_id, EventRow.type == "epoch")
+    for row in sorted(session.exec(query), key=lambda row: (row.fence, row.seq)):
+        data = row.data or {}
+        if data.get("validation_loss") is not None:
+            loss, accuracy = data["validation_loss"], data["validation_accuracy"]
+            newest[data["epoch"]] = Validation(data["epoch"], data["step"], loss, accuracy, row.at)
+    return [newest[epoch] for epoch in sorted(newest)]
 
 
 def _newest_runs(job_id: str, first: int, last: int, size: int = 1) -> Any:
@@ -106,7 +136,7 @@ def _newest_runs(job_id: str, first: int, last: int, size: int = 1) -> Any:
     next_ = sa.func.lead(EventRow.batch).over(order_by=(col(EventRow.batch), col(EventRow.fence)))
     bucket = ((col(EventRow.batch) - 1) // size).label("bucket")
     runs = (
-        sa.select(*(getattr(EventRow, name) for name in COLUMNS), bucket, next_.label("next"))
+        sa.select(*(getattr(EventRow, name) for name in Point._fields), bucket, next_.label("next"))
         .where(col(EventRow.job_id) == job_id, col(EventRow.type) == "batch", col(EventRow.batch).between(first, last))
         .subquery()
     )
@@ -145,21 +175,3 @@ def _labelled(sums: dict[str, sa.ColumnElement[Any]]) -> list[sa.ColumnElement[A
 
 def _mean(total: float | None, count: int) -> float | None:
     return None if total is None else total / count
-
-
-def _validation(session: Session, job_id: str) -> list[dict[str, Any]]:
-    newest: dict[int, dict[str, Any]] = {}
-    rows = session.exec(
-        select(EventRow)
-        .where(EventRow.job_id == job_id, EventRow.type == "epoch")
-        .order_by(col(EventRow.fence), col(EventRow.seq))
-    )
-    for data in (row.data or {} for row in rows):
-        if data.get("validation_loss") is not None:
-            newest[data["epoch"]] = {
-                "epoch": data["epoch"],
-                "step": data["step"],
-                "loss": data["validation_loss"],
-                "accuracy": data["validation_accuracy"],
-            }
-    return [newest[epoch] for epoch in sorted(newest)]

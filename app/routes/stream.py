@@ -24,7 +24,6 @@ CLOSE_SECONDS = 10.0
 _PAGE_EVENTS = 500
 # Clients commonly refuse messages over 1 MiB.
 _MESSAGE_CHARACTERS = 64 * 2**10
-_WAIT_SECONDS = 3600.0
 
 _END_OF_LOG, _GOING_AWAY, _TOO_SLOW = 1000, 1012, 1013
 
@@ -71,7 +70,7 @@ async def stream(socket: WebSocket, watched: StreamedJob, feeds: TheFeeds, after
 async def _follow(socket: WebSocket, feed: Feed, cursor: Cursor) -> int:
     """Send until the log ends or nothing more can be sent, and return the code to close with."""
     while True:
-        entries, done = await feed.after(cursor, limit=_PAGE_EVENTS, wait=_WAIT_SECONDS)
+        entries, done = await feed.after(cursor, limit=_PAGE_EVENTS)
         for message in _messages(entries):
             try:
                 async with asyncio.timeout(SEND_SECONDS):
