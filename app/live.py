@@ -10,8 +10,9 @@ import asyncio
 import json
 import math
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from time import monotonic
 from typing import NamedTuple, cast
 
@@ -47,12 +48,17 @@ _PING_SECONDS = 0.3
 _LINGER_SECONDS = 10.0
 
 
+# Told when each event was made, as soon as it can go out.
+Heard = Callable[[datetime], None]
+
+
 class Entry(NamedTuple):
     """An event as it goes out: encoded once for all watchers."""
 
     cursor: Cursor
     line: str
     type: str
+    at: datetime
 
     @property
     def terminal(self) -> bool:
@@ -96,8 +102,9 @@ class Tail:
 class Feed:
     """One job's tail, kept up to date for as long as someone watches."""
 
-    def __init__(self, job_id: str, newest: Event | None, work: UnitOfWork, redis: Redis) -> None:
+    def __init__(self, job_id: str, newest: Event | None, work: UnitOfWork, redis: Redis, heard: Heard) -> None:
         self.watchers = 0
+        self._heard = heard
         self._job_id, self._work, self._redis = job_id, work, redis
         self._tail = Tail(newest)
         self.closed = False
@@ -188,6 +195,7 @@ class Feed:
 
     def _append(self, entry: Entry) -> None:
         self._tail.append(entry)
+        self._heard(entry.at)
         self._wake()
 
     def _wake(self) -> None:
@@ -206,7 +214,7 @@ class Feed:
         def read() -> list[Entry]:
             with self._work.reading() as session:
                 found = events.read(session, self._job_id, after, limit)
-                return [Entry(event.cursor, event.to_json(), event.type) for event in found]
+                return [Entry(event.cursor, event.to_json(), event.type, event.at) for event in found]
 
         return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
 
@@ -222,8 +230,8 @@ class Feed:
 class Feeds:
     """The feeds of this process, one for each job that someone watches."""
 
-    def __init__(self, work: UnitOfWork, redis_url: str) -> None:
-        self._work = work
+    def __init__(self, work: UnitOfWork, redis_url: str, heard: Heard) -> None:
+        self._work, self._heard = work, heard
         self._redis = Redis.from_url(
             redis_url,
             decode_responses=True,
@@ -239,7 +247,7 @@ class Feeds:
         """The job's feed; `newest` is the newest event of its log that the caller knows, where a new one starts."""
         feed = self._feeds.get(job_id)
         if feed is None or feed.is_behind(newest):
-            feed = self._feeds[job_id] = Feed(job_id, newest, self._work, self._redis)
+            feed = self._feeds[job_id] = Feed(job_id, newest, self._work, self._redis, self._heard)
             if self._closed:
                 feed.close()
         feed.watchers += 1
@@ -278,6 +286,7 @@ class Feeds:
 def _entry(cursor: Cursor, fields: dict[str, str]) -> Entry | None:
     try:
         line = fields["e"]
-        return Entry(cursor, line, str(json.loads(line)["type"]))
+        event = json.loads(line)
+        return Entry(cursor, line, str(event["type"]), datetime.fromisoformat(event["at"]))
     except (KeyError, TypeError, ValueError):
         return None  # not written by epochd: SQL has the event of this cursor, if there is one

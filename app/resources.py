@@ -51,7 +51,9 @@ def open_resources(settings: Settings) -> Resources:
     _check_schema(engine)
     live_log = LiveLog(settings.redis)
     work = UnitOfWork(engine, live_log, Bell(settings.redis))
-    feeds = Feeds(work, settings.redis)
+    telemetry = Telemetry()
+    feeds = Feeds(work, settings.redis, telemetry.traffic.heard)
+    telemetry.look_at(work, feeds)
     return Resources(
         settings=settings,
         engine=engine,
@@ -59,7 +61,7 @@ def open_resources(settings: Settings) -> Resources:
         work=work,
         store=open_store(settings.store),
         feeds=feeds,
-        telemetry=Telemetry(work, feeds),
+        telemetry=telemetry,
     )
 
 

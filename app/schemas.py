@@ -83,7 +83,9 @@ class Progress(_Open):
     step: int | None = None
     batch: int | None = None
     fraction: float | None = None
+    steps_per_second: float | None = None
     tokens_per_second: float | None = None
+    memory_bytes: int | None = None
     eta_seconds: float | None = None
 
 

@@ -1,6 +1,7 @@
 """Finding jobs: what clients list and read, and what workers look for. Nothing here writes."""
 
 from itertools import groupby
+from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
@@ -80,6 +81,12 @@ def longest_wait(session: Session) -> float:
     oldest = select(sa.func.min(Job.created_at, type_=UtcDateTime())).where(col(Job.status) == JobStatus.QUEUED)
     now, since = session.execute(sa.select(database_now(), oldest.scalar_subquery())).one()
     return max(0.0, (now - since).total_seconds()) if since else 0.0
+
+
+def running(session: Session, limit: int) -> list[tuple[str, dict[str, Any]]]:
+    """Return the ids of up to `limit` running jobs of all owners, the newest first, and how far each is."""
+    some = select(Job.id, Job.progress).where(col(Job.status) == JobStatus.RUNNING).order_by(col(Job.id).desc())
+    return [(id_, dict(progress or {})) for id_, progress in session.exec(some.limit(limit))]
 
 
 def claimable(session: Session) -> bool:

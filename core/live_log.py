@@ -27,6 +27,9 @@ def stream_key(job_id: str) -> str:
     return f"epochd:events:{job_id}"
 
 
+_CLAIMS = "epochd:claims"
+
+
 def nudge_key(job_id: str) -> str:
     """Return the key that tells a job's supervisor to look at its row now."""
     return f"epochd:nudge:{job_id}"
@@ -83,6 +86,25 @@ class LiveLog:
         except redis.RedisError as error:
             self._failed(error)
             return False
+
+    def count_claim(self) -> None:
+        """Count that a worker took up a job: for graphs, so it begins anew where Redis does."""
+        if self._resting():
+            return
+        try:
+            self._redis.incr(_CLAIMS)
+        except redis.RedisError as error:
+            self._failed(error)
+
+    def claims(self) -> int | None:
+        """Return how many claims were counted; None where Redis does not say."""
+        if self._resting():
+            return None
+        try:
+            return int(self._redis.get(_CLAIMS) or 0)
+        except redis.RedisError as error:
+            self._failed(error)
+            return None
 
     def alive(self) -> bool:
         """Say whether Redis answers."""

@@ -1,6 +1,8 @@
 """Holding a job: renew the lease in time, hear what the client asks, and know when the hold is gone."""
 
 import time
+from contextvars import copy_context
+from functools import partial
 from threading import Event as Flag
 from threading import Thread
 from typing import NamedTuple
@@ -35,7 +37,8 @@ class Lease:
         self._ended = Flag()
         self._lost = False
         self.renewal = Renewal(Asked(stop=None, save=False), time.monotonic())
-        self._thread = Thread(target=self._keep, name=f"lease-{claim.job_id}", daemon=True)
+        keep = partial(copy_context().run, self._keep)  # what it logs names the job too
+        self._thread = Thread(target=keep, name=f"lease-{claim.job_id}", daemon=True)
 
     def __enter__(self) -> "Lease":
         self._thread.start()
@@ -66,6 +69,6 @@ class Lease:
         except FenceLost:
             self._lost = True
         except OUTAGES as error:
-            _log.warning("lease_not_renewed", job=self._claim.job_id, reason=str(error))
+            _log.warning("lease_not_renewed", reason=str(error))
         else:
             self.renewal = Renewal(asked, sent)

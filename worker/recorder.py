@@ -70,9 +70,11 @@ class Recorder:
             self.write(Warned(code="plan", message=message))
         self._flush(plan=fact.model_dump(mode="json", exclude={"fact"}))
 
-    def flush_if_due(self) -> None:
-        """Flush, if that was last done a second ago. Raises FenceLost, or one of OUTAGES."""
+    def flush_if_due(self, memory: Callable[[], int | None]) -> None:
+        """Flush, if that was last done a second ago, with the trainer's memory. Raises FenceLost, or one of OUTAGES."""
         if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
+            if self._progress:
+                self._progress["memory_bytes"] = memory()
             self._flush()
 
     def flush(self) -> None:
@@ -128,7 +130,9 @@ class Recorder:
             at, before = self._updated
             # With log_every several updates lie between two that are told.
             seconds, known = (now - at) / (step - before), self._seconds_per_update
-            self._seconds_per_update = seconds if known is None else known + _SMOOTHING * (seconds - known)
+            smoothed = seconds if known is None else known + _SMOOTHING * (seconds - known)
+            self._seconds_per_update = smoothed
+            self._progress["steps_per_second"] = 1 / smoothed if smoothed else None
         self._updated = (now, step)
         self._progress["step"] = step
         if self._steps and self._seconds_per_update is not None:

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
@@ -106,10 +108,10 @@ class Supervisor:
             except FenceLost:
                 raise
             except OUTAGES as error:
-                _log.warning("given_back_for_want_of_a_database", job=self._claim.job_id, reason=str(error))
+                _log.warning("given_back_for_want_of_a_database", reason=str(error))
                 self._give_back("the database was away")
             except Exception as error:  # noqa: BLE001 - whatever it was, the job must not stay `running`
-                _log.exception("supervisor_failed", job=self._claim.job_id)
+                _log.exception("supervisor_failed")
                 self._lose(failures.of_exception(error))
             finally:
                 self._trainer.kill()
@@ -130,7 +132,8 @@ class Supervisor:
             )
         )
         reach("assigned")
-        Thread(target=self._listen, name=f"facts-{job.id}", daemon=True).start()
+        listen = partial(copy_context().run, self._listen)  # what it logs names the job too
+        Thread(target=listen, name=f"facts-{job.id}", daemon=True).start()
         while True:
             try:
                 heard = self._heard.get(timeout=_TICK_SECONDS)
@@ -267,13 +270,13 @@ class Supervisor:
 
     def _tell_of_outage(self, tried: RetryCallState) -> None:
         reason = str(tried.outcome.exception()) if tried.outcome else ""
-        _log.warning("write_repeated", job=self._claim.job_id, attempt=tried.attempt_number, reason=reason)
+        _log.warning("write_repeated", attempt=tried.attempt_number, reason=reason)
 
     def _flush_if_due(self) -> None:
         try:
-            self._recorder.flush_if_due()
+            self._recorder.flush_if_due(self._trainer.memory)
         except OUTAGES as error:
-            _log.warning("log_of_record_behind", job=self._claim.job_id, reason=str(error))
+            _log.warning("log_of_record_behind", reason=str(error))
 
     def _warn(self, code: str, message: str) -> None:
         self._recorder.write(Warned(code=code, message=message))

@@ -90,13 +90,18 @@ class Worker:
 
     def _run(self, claim: Claim, trainer: TrainerProcess) -> None:
         reach("claimed")
-        _log.info("job_claimed", job=claim.job_id, fence=claim.fence, attempt=claim.attempt)
+        self._work.live_log.count_claim()
+        with structlog.contextvars.bound_contextvars(job=claim.job_id, fence=claim.fence):
+            _log.info("job_claimed", attempt=claim.attempt)
+            self._supervise(claim, trainer, slot)
+
+    def _supervise(self, claim: Claim, trainer: TrainerProcess, slot: Slot) -> None:
         try:
             Supervisor(claim, self._work, self._store, trainer, settings=self._settings, drain=self.drain).run()
         except FenceLost as error:
-            _log.warning("hold_lost", job=claim.job_id, fence=claim.fence, reason=error.detail)
+            _log.warning("hold_lost", reason=error.detail)
         except OUTAGES as error:
-            _log.error("hold_given_up", job=claim.job_id, fence=claim.fence, reason=str(error))
+            _log.error("hold_given_up", reason=str(error))
 
     def _is_idle(self) -> bool:
         return self._slots.free > 0 and not self.drain.is_set()

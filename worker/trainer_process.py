@@ -35,6 +35,14 @@ class TrainerProcess:
         self._stdin: BinaryIO
         self._stdout: BinaryIO
 
+    def memory(self) -> int | None:
+        """Return the bytes of memory that it and what it started hold; None where it has just ended."""
+        try:
+            trainer = psutil.Process(self._process.pid)
+            return sum(process.memory_info().rss for process in (trainer, *trainer.children(recursive=True)))
+        except psutil.Error:
+            return None
+
     def take_gpu(self) -> bool:
         """Say whether the GPU is this trainer's now: no other trainer of this machine is on it."""
         if self._gpu_lock is None:

@@ -120,7 +120,11 @@ def test_what_the_worker_writes_is_shown(api: Api) -> None:
         jobs.record(session, worker.claim, [], **columns)
     job = api.http.get(f"/jobs/{worker.job_id}").json()
     assert (job["status"], job["attempt"], job["queue_position"]) == ("running", 1, None)
-    assert job["progress"] == columns["progress"] | {"eta_seconds": None}
+    assert job["progress"] == columns["progress"] | {
+        "eta_seconds": None,
+        "steps_per_second": None,
+        "memory_bytes": None,
+    }
     assert job["latest"] == columns["latest"] | {"grad_norm": None, "validation_loss": None}
     with worker.work.begin() as session:
         jobs.fail(session, worker.claim, JobError("diverged", "the loss is not finite", "lower the learning rate"))
