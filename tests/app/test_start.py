@@ -1,5 +1,6 @@
 """The API as a process: it refuses to start in one sentence, and stops at once whoever watches."""
 
+import json
 import logging
 import os
 import shutil
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,15 +117,27 @@ def test_it_stops_at_once_whoever_watches(
         key = (tmp_path / "key").read_text().strip()
         assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
         base, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {key}"}
-        with httpx.Client(base_url=base, headers=headers, timeout=60, trust_env=False) as client:
+        with httpx.Client(base_url=base, headers=headers, timeout=60, trust_env=False) as client, ExitStack() as stack:
             api = Api(SimpleNamespace(), port, key, client)  # type: ignore[arg-type]
             job = api.job()["id"]
             stream = SocketWatcher(api, job, "0-1").start()
             poll = PollWatcher(api, job, "0-1", once=True).start()
+            events = stack.enter_context(
+                client.stream("GET", f"/jobs/{job}/events", headers={"Accept": "text/event-stream"})
+            )
+            heard = events.iter_lines()
+            assert next(heard) == "id: 0-1"
             wait_for(lambda: own_redis.client().info("clients")["blocked_clients"] == 1, what="the reader")
             process.send_signal(sign)
+            assert list(heard)[2:] == ["", ":", ""]  # the answer ends as it should, with a sign of life
             process.wait(10)
             stream.wait_until_over()
             poll.wait_until_over()
+        assert process.stderr
+        logged = [json.loads(line) for line in process.stderr]
+        posted = [line for line in logged if "POST /jobs" in line["event"]]
+        assert posted
+        assert all(line["request_id"].startswith("req_") and line["level"] == "info" for line in posted)
+        assert not [line for line in logged if line["level"] not in ("info", "debug")]
         assert stream.close_code == 1012
         assert poll.ids == []
