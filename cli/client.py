@@ -16,7 +16,8 @@ from core.settings import load_settings
 Json = dict[str, Any]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+_MOST_A_PAGE = 200
+_TIMEOUT_SECONDS, _CONNECT_SECONDS = 60.0, 10.0
 
 
 class Unanswered(EpochdError):
@@ -34,7 +35,7 @@ class Refused(EpochdError):
 class Client:
     """A connection to one epochd, as one owner."""
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, key: str | None, *, timeout: float = _TIMEOUT_SECONDS) -> None:
         self.url = url.rstrip("/")
         if key and not (key.isascii() and key.isprintable()):
             raise EpochdError("The key is no key of epochd's: it holds other characters. Correct EPOCHD_API_KEY.")
@@ -45,15 +46,22 @@ class Client:
         except ValueError as error:
             raise self._no_address() from error
         self._http = httpx.Client(
-            base_url=self.url, headers=self.headers, timeout=_TIMEOUT, trust_env=self.uses_proxy, follow_redirects=False
+            base_url=self.url,
+            headers=self.headers,
+            timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
+            trust_env=self.uses_proxy,
+            follow_redirects=False,
         )
 
     @classmethod
-    def from_environment(cls) -> Self:
-        """EPOCHD_URL and EPOCHD_API_KEY; where they are unset, the local stack's own of this data directory."""
+    def from_environment(cls, *, timeout: float = _TIMEOUT_SECONDS) -> Self:
+        """EPOCHD_URL and EPOCHD_API_KEY; where they are unset, the local stack's own of this data directory.
+
+        `timeout` is how many seconds an answer may take.
+        """
         data_dir = load_settings().data_dir
         url = os.environ.get("EPOCHD_URL") or data_directory.found_url(data_dir) or DEFAULT_URL
-        return cls(url, os.environ.get("EPOCHD_API_KEY") or data_directory.found_key(data_dir))
+        return cls(url, os.environ.get("EPOCHD_API_KEY") or data_directory.found_key(data_dir), timeout=timeout)
 
     def get(self, path: str, **query: Any) -> Json:
         """Return the answer to a GET."""
@@ -85,6 +93,16 @@ class Client:
             cursor = page.get("next_cursor")
             if cursor is None:
                 return
+
+    def first(self, path: str, count: int, **query: Any) -> tuple[list[Json], str | None]:
+        """Return up to `count` items of a list, and the cursor of those behind them where there are any."""
+        found: list[Json] = []
+        while True:
+            page = self.get(path, limit=min(count - len(found), _MOST_A_PAGE), **query)
+            found += page["data"]
+            query["cursor"] = page["next_cursor"]
+            if len(found) == count or page["next_cursor"] is None:
+                return found, page["next_cursor"]
 
     @contextmanager
     def download(self, path: str, *, start: int) -> Iterator[httpx.Response]:

@@ -25,7 +25,7 @@ def lines(event: Json, outline: Outline) -> list[str]:
 def numbers(data: Json) -> str:
     """Return a batch's numbers. The speed is known at the end of a window only."""
     parts = [
-        f"loss {_number(data['loss'])}",
+        f"loss {decimal(data['loss'])}",
         f"accuracy {_percent(data['accuracy'])}",
         f"learning rate {data['learning_rate']:.2e}",
     ]
@@ -53,7 +53,7 @@ def _batch(data: Json, outline: Outline) -> list[str]:
 
 
 def _epoch(data: Json, _outline: Outline) -> list[str]:
-    parts = [f"epoch {data['epoch']}", f"loss {_number(data['loss'])}", f"accuracy {_percent(data['accuracy'])}"]
+    parts = [f"epoch {data['epoch']}", f"loss {decimal(data['loss'])}", f"accuracy {_percent(data['accuracy'])}"]
     if data.get("validation_loss") is not None:
         parts.append(f"validation loss {data['validation_loss']:.3f}")
     if data.get("perplexity") is not None:
@@ -106,7 +106,8 @@ _WORDS: dict[str, Callable[[Json, Outline], list[str]]] = {
 }
 
 
-def _number(value: float | None) -> str:
+def decimal(value: float | None) -> str:
+    """Return a loss in words."""
     return "not finite" if value is None else f"{value:.3f}"
 
 

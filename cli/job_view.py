@@ -1,4 +1,4 @@
-"""What a watcher sees of a job: live bars in a terminal, plain lines in a pipe."""
+"""What a watcher sees of a job: live bars in a terminal, plain lines in a pipe, JSON for programs."""
 
 from collections import deque
 from datetime import datetime
@@ -12,8 +12,9 @@ from rich.text import Text
 
 from cli.client import Json
 from cli.event_text import STYLES, lines, numbers
+from cli.job_words import clock
 from cli.outline import Outline
-from cli.screen import out, safe
+from cli.screen import as_json, note, out, plain, safe
 
 # Updates over which the time of one is averaged.
 _PACE_OF_UPDATES = 30
@@ -38,12 +39,26 @@ class PlainView:
     def show(self, event: Json, outline: Outline) -> None:
         """Print the event."""
         for line in lines(event, outline):
-            # At once: whoever reads the pipe wants it while it happens.
-            print(safe(line), flush=True)  # noqa: T201 - this view is for pipes
+            plain(line)
 
     def connection_lost(self, reason: str) -> None:
         """Print that too."""
-        print(f"connection lost ({reason}), trying again", flush=True)  # noqa: T201 - this view is for pipes
+        plain(f"connection lost ({reason}), trying again")
+
+    def close(self) -> None:
+        """Nothing to undo."""
+
+
+class JsonView:
+    """The events themselves, one a line: for other programs."""
+
+    def show(self, event: Json, outline: Outline) -> None:  # noqa: ARG002 - an event says all there is
+        """Print the event as the API tells it."""
+        as_json(event)
+
+    def connection_lost(self, reason: str) -> None:
+        """Say it beside the events."""
+        note(f"connection lost ({reason}), trying again")
 
     def close(self) -> None:
         """Nothing to undo."""
@@ -116,7 +131,5 @@ class LiveView:
         (first_at, first), (last_at, last) = self._pace[0], self._pace[-1]
         if steps is None or last == first:
             return ""
-        seconds = round((last_at - first_at).total_seconds() / (last - first) * (steps - step))
-        hours, rest = divmod(seconds, 3600)
-        clock = f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
-        return f"{clock} left"
+        seconds = (last_at - first_at).total_seconds() / (last - first) * (steps - step)
+        return f"{clock(seconds)} left"

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import typer
 
-from cli.commands import datasets, demo, doctor, jobs, keys, pull, server, tokenizers
+from cli.commands import datasets, demo, doctor, jobs, keys, pull, server, tokenizers, watch
 from cli.screen import note
 from core.errors import EpochdError
 
@@ -14,7 +14,6 @@ app = typer.Typer(
     help="Train GPT-style language models over HTTP, and watch every batch.",
     epilog="Where: EPOCHD_URL, EPOCHD_API_KEY; on the server's machine `epochd` finds both by itself.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 _START, _TRAIN, _CONTROL, _OPERATE = "Start here", "Train", "Control a job", "Operate a server"
@@ -26,7 +25,8 @@ app.add_typer(tokenizers.app, name="tokenizers", rich_help_panel=_TRAIN)
 app.command(rich_help_panel=_TRAIN)(jobs.plan)
 app.command(rich_help_panel=_TRAIN)(jobs.submit)
 app.command(rich_help_panel=_TRAIN)(jobs.jobs)
-app.command(rich_help_panel=_TRAIN)(jobs.watch)
+app.command(rich_help_panel=_TRAIN)(watch.watch)
+app.command(rich_help_panel=_TRAIN)(watch.plot)
 app.command(rich_help_panel=_TRAIN)(pull.pull)
 for command in (jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.save, jobs.delete):
     app.command(rich_help_panel=_CONTROL)(command)

@@ -1,6 +1,8 @@
 """What people see: answers on standard output, the rest on standard error, and nothing that could steer a terminal."""
 
+import json
 import re
+from shutil import get_terminal_size
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +25,11 @@ out = _console(stderr=False)
 err = _console(stderr=True)
 
 
+def can_redraw(console: Console) -> bool:
+    """Say whether lines can be drawn again: not in a pipe, and not on a dumb terminal."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 def safe(text: str) -> str:
     """Return text that someone else wrote (a model, a server, another owner) without control characters."""
     return _CONTROL.sub("�", text)
@@ -38,6 +45,16 @@ def note(text: str, style: str = "") -> None:
     err.print(Text(safe(text), style=style), soft_wrap=True)
 
 
+def plain(text: str) -> None:
+    """Print a line at once: whoever reads the pipe wants it while it happens."""
+    print(safe(text), flush=True)  # noqa: T201 - for pipes, where nothing is to be measured or coloured
+
+
+def as_json(document: Any) -> None:
+    """Print a document for other programs: one line, in ASCII, which is safe for any terminal, at once."""
+    plain(json.dumps(document, separators=(",", ":")))
+
+
 def table(columns: list[str], rows: list[list[Any]]) -> None:
     """Print rows under their headings; None is shown as a dash."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
@@ -47,6 +64,16 @@ def table(columns: list[str], rows: list[list[Any]]) -> None:
     for row in rows:
         drawn.add_row(*(Text("-" if cell is None else safe(str(cell))) for cell in row))
     out.print(drawn)
+
+
+def drawing_width() -> int:
+    """Return how many columns a drawing may take: those of the terminal, in a pipe COLUMNS or 80."""
+    return out.width if out.is_terminal else get_terminal_size().columns
+
+
+def drawing(text: str) -> None:
+    """Print a drawing with the colours that it has."""
+    out.print(Text.from_ansi(text), soft_wrap=True)
 
 
 def size(count: float) -> str:

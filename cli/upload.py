@@ -1,20 +1,18 @@
 """Sending a file with a bar: a dataset from where the server has it so far, as often as the connection breaks."""
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from cli.client import Client, Json, Refused, Unanswered
-from cli.screen import err
+from cli.patience import Patience
+from cli.screen import can_redraw, err
 from core.upload_formats import encoding_of, format_of
 
 _CHUNK_BYTES = 1 << 18
-# For how long nothing may come through, and how often it is tried.
 _PATIENCE_SECONDS = 120.0
-_PAUSE_SECONDS = 0.5
 _CONFLICT = 409
 
 
@@ -27,7 +25,7 @@ def transfer_bar() -> Progress:
         TransferSpeedColumn(),
         console=err,
         transient=True,
-        disable=not err.is_terminal,
+        disable=not can_redraw(err),
     )
 
 
@@ -42,7 +40,7 @@ def push(client: Client, path: Path, *, split: str | None = None, encoding: str 
     with path.open("rb") as stream:
         announced = {"filename": path.name, "bytes": size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
     chosen = {name: value for name, value in (("split", split), ("encoding", encoding)) if value}
-    patience = _Patience()
+    patience = Patience(_PATIENCE_SECONDS)
     upload = patience.ask(lambda: client.post("/uploads", json=announced | chosen))
     address = f"/uploads/{upload['id']}"
     with transfer_bar() as bar:
@@ -50,7 +48,7 @@ def push(client: Client, path: Path, *, split: str | None = None, encoding: str 
         _send(client, path, upload, bar, task)
         bar.update(task, completed=size, description="the server checks every row")
         # It reads the whole file before it answers.
-        return _Patience().ask(lambda: client.post(f"{address}/complete", timeout=None))
+        return Patience(_PATIENCE_SECONDS).ask(lambda: client.post(f"{address}/complete", timeout=None))
 
 
 def send(client: Client, route: str, path: Path, params: dict[str, str]) -> Json:
@@ -67,7 +65,7 @@ def send(client: Client, route: str, path: Path, params: dict[str, str]) -> Json
 
 
 def _send(client: Client, path: Path, upload: Json, bar: Progress, task: TaskID) -> None:
-    address, offset, patience = f"/uploads/{upload['id']}", upload["offset"], _Patience()
+    address, offset, patience = f"/uploads/{upload['id']}", upload["offset"], Patience(_PATIENCE_SECONDS)
     while offset < upload["bytes"]:
         bar.update(task, completed=offset)
         try:
@@ -81,28 +79,7 @@ def _send(client: Client, path: Path, upload: Json, bar: Progress, task: TaskID)
             patience.wait(error)
         before, offset = offset, patience.ask(lambda: client.get(address))["offset"]
         if offset > before:
-            patience = _Patience()
-
-
-class _Patience:
-    """For how long to go on although nothing comes through."""
-
-    def __init__(self) -> None:
-        self._until = time.monotonic() + _PATIENCE_SECONDS
-
-    def wait(self, error: Exception) -> None:
-        """Wait a moment. Raises the error where patience is at its end."""
-        if time.monotonic() > self._until:
-            raise error
-        time.sleep(_PAUSE_SECONDS)
-
-    def ask(self, request: Callable[[], Json]) -> Json:
-        """Return the answer to a request that does no harm when it is made again."""
-        while True:
-            try:
-                return request()
-            except Unanswered as error:
-                self.wait(error)
+            patience.renew()
 
 
 def _chunks(path: Path, offset: int, bar: Progress, task: TaskID) -> Iterator[bytes]:

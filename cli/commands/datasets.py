@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from cli.arguments import AsJson, DatasetId
 from cli.check import check as look
 from cli.client import Client, Json
 from cli.essays import END, SEPARATOR, gather
 from cli.preview_view import show
 from cli.report_text import report_lines
-from cli.screen import answer, note, size, table
+from cli.screen import answer, as_json, note, size, table
 from cli.upload import push as upload
 from core.errors import InvalidInput
 from core.upload_formats import UploadFormat, encoding_of
@@ -97,7 +98,7 @@ def check(
 
 @app.command()
 def preview(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset's id.")],
+    dataset: DatasetId,
     *,
     rows: Annotated[int, typer.Option(help="How many rows, from the first on.")] = 5,
     tokenizer: Annotated[
@@ -126,19 +127,24 @@ def preview(
 
 
 @app.command("list")
-def list_() -> None:
+def list_(json: AsJson = False) -> None:
     """List your datasets, newest first."""
+    found = Client.from_environment().pages("/datasets", limit=100)
+    if json:
+        for dataset in found:
+            as_json(dataset)
+        return
     table(
         ["ID", "FILE", "FORMAT", "ROWS", "SIZE", "UPLOADED"],
         [
             [d["id"], d["filename"], d["format"], f"{d['rows']:,}", size(d["bytes"]), d["created_at"][:16]]
-            for d in Client.from_environment().pages("/datasets", limit=100)
+            for d in found
         ],
     )
 
 
 @app.command()
-def delete(dataset: Annotated[str, typer.Argument(help="A dataset's id.")]) -> None:
+def delete(dataset: DatasetId) -> None:
     """Delete a dataset that no live job needs."""
     Client.from_environment().delete(f"/datasets/{dataset}")
 

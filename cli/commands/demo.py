@@ -11,8 +11,7 @@ from cli.commands.jobs import post_job
 from cli.commands.pull import fetch
 from cli.demo_corpus import PROMPTS, demo_spec, write_corpus
 from cli.demo_stack import local_stack
-from cli.loss_curve import POINTS, loss_curve
-from cli.screen import out, safe, size
+from cli.screen import drawing, out, safe, size
 from cli.upload import push
 from cli.watching import watch
 from cli.with_transformers import PROGRAM, continue_prompt
@@ -96,9 +95,10 @@ def _continue(checkpoint: Path) -> None:
 
 def _curve(client: Client, job: Json) -> None:
     _heading("The loss")
+    from cli.curve import POINTS, draw  # noqa: PLC0415 - a quarter of a second to import
+
     metrics = client.get(f"/jobs/{job['id']}/metrics", points=POINTS)
-    drawing = loss_curve(metrics, width=_width(), colors=out.color_system is not None)
-    out.print(Text.from_ansi(drawing), soft_wrap=True)
+    drawing(draw({job["name"]: metrics}, "loss", width=_width(), colors=out.color_system is not None))
 
 
 def _by_hand(client: Client, data_dir: Path, folder: Path, job: Json) -> None:

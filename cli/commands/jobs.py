@@ -1,18 +1,19 @@
-"""`epochd submit`, `jobs`, `watch`, and what is asked of a job, from `cancel` to `delete`."""
+"""`epochd plan`, `submit`, `jobs`, and what is asked of a job, from `cancel` to `delete`."""
 
 from typing import Annotated
 from uuid import uuid4
 
 import typer
 
-from cli import plan_text
+from cli import job_words, plan_text
+from cli.arguments import AsJson, JobId
 from cli.client import Client, Json
-from cli.screen import answer, note, table
+from cli.screen import answer, as_json, note, table
 from cli.spec_file import read_spec
 from cli.watching import watch as watch_job
+from core.job_states import JobStatus
 
 SpecFile = Annotated[str, typer.Argument(metavar="SPEC", help="A .json or .yaml file, or - for standard input.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `epochd jobs` shows it.")]
 
 # With an Idempotency-Key a repeated request makes no second job.
 _ATTEMPTS = 3
@@ -36,12 +37,15 @@ def submit(
         raise typer.Exit(watch_job(client, job["id"]))
 
 
-def plan(spec: SpecFile) -> None:
+def plan(spec: SpecFile, json: AsJson = False) -> None:
     """Show what a job would do and take: rows, windows, updates, learning rates, memory, disk. Nothing is submitted."""
     headers = {"Content-Type": "application/json"}
     made = Client.from_environment().post(
         "/jobs", params={"dry_run": "true"}, content=read_spec(spec), headers=headers, attempts=_ATTEMPTS
     )
+    if json:
+        as_json(made)
+        return
     for heading, words in plan_text.lines(made):
         answer(f"{heading:16}{words}")
     for warning in made["warnings"]:
@@ -54,22 +58,29 @@ def post_job(client: Client, body: str) -> Json:
     return client.post("/jobs", content=body, headers=headers, attempts=_ATTEMPTS)
 
 
-def jobs() -> None:
-    """List your jobs, newest first."""
-    table(
-        ["ID", "NAME", "STATUS", "DONE", "EPOCH", "LOSS", "SUBMITTED"],
-        [_row(job) for job in Client.from_environment().pages("/jobs", limit=100)],
-    )
+def jobs(
+    *,
+    status: Annotated[JobStatus | None, typer.Option(help="Only those in this state.")] = None,
+    tag: Annotated[str | None, typer.Option(metavar="KEY:VALUE", help="Only those with this tag.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, from the newest on.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on behind this one: the list before has named it.")] = None,
+    json: AsJson = False,
+) -> None:
+    """List your jobs, newest first.
 
-
-def watch(job: JobId) -> None:
-    """Watch a job: live bars in a terminal, plain lines in a pipe.
-
-    Ctrl-C ends the watching, not the job.
-
-    The exit status tells how the job ended: 0 succeeded, 1 failed, 2 cancelled.
+    With --json a line is a job as `GET /jobs/{id}` returns it.
     """
-    raise typer.Exit(watch_job(Client.from_environment(), job))
+    asked = {"status": status.value if status else None, "tag": tag, "cursor": cursor}
+    found, more = Client.from_environment().first(
+        "/jobs", limit, **{name: value for name, value in asked.items() if value}
+    )
+    if json:
+        for job in found:
+            as_json(job)
+    else:
+        table(["ID", "NAME", "STATUS", "DONE", "EPOCH", "LOSS", "SUBMITTED"], [_row(job) for job in found])
+    if more:
+        note(f"There are more: add --cursor {more} or raise --limit.")
 
 
 def cancel(job: JobId) -> None:
@@ -120,17 +131,5 @@ def delete(
 
 
 def _row(job: Json) -> list[str | None]:
-    progress, latest = job["progress"] or {}, job["latest"] or {}
-    status = f"queued ({job['queue_position']})" if job["queue_position"] else job["status"]
-    if job["stop_requested"]:
-        status += f", {job['stop_requested']} asked"
-    fraction, loss = progress.get("fraction"), latest.get("loss")
-    return [
-        job["id"],
-        job["name"],
-        status,
-        None if fraction is None else f"{fraction:.0%}",
-        f"{progress['epoch']}/{job['spec']['training']['epochs']}" if progress else None,
-        None if loss is None else f"{loss:.3f}",
-        job["created_at"][:16].replace("T", " "),
-    ]
+    words = (job_words.state, job_words.done, job_words.epoch, job_words.loss)
+    return [job["id"], job["name"], *(of(job) for of in words), job["created_at"][:16].replace("T", " ")]

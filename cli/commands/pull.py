@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli import completion
 from cli.checkpoint_download import default_folder, download, find_checkpoint, is_there
 from cli.client import Client
 from cli.screen import answer, note, size
@@ -14,7 +15,12 @@ from core.errors import InvalidInput
 
 def pull(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="JOB[@EPOCH]", help="A job's id and an epoch's number, `latest` or `best`.")
+        str,
+        typer.Argument(
+            metavar="JOB[@EPOCH]",
+            help="A job's id and an epoch's number, `latest` or `best`.",
+            autocompletion=completion.job_ids,
+        ),
     ],
     folder: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="Where to. Default: a name like docs-gpt-epoch-3.")

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from cli.arguments import AsJson
 from cli.client import Client
-from cli.screen import answer, note, size, table
+from cli.screen import answer, as_json, note, size, table
 from cli.upload import send
 
 app = typer.Typer(no_args_is_help=True, help="Upload and list tokenizers.")
@@ -32,8 +33,13 @@ def push(
 
 
 @app.command("list")
-def list_() -> None:
+def list_(json: AsJson = False) -> None:
     """List your tokenizers, newest first."""
+    found = Client.from_environment().pages("/tokenizers", limit=100)
+    if json:
+        for made in found:
+            as_json(made)
+        return
     table(
         ["ID", "FILE", "FORMAT", "TOKENS", "END OF TEXT", "SIZE", "UPLOADED"],
         [
@@ -46,6 +52,6 @@ def list_() -> None:
                 size(made["bytes"]),
                 made["created_at"][:16],
             ]
-            for made in Client.from_environment().pages("/tokenizers", limit=100)
+            for made in found
         ],
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from cli import demo_corpus
-from cli.loss_curve import loss_curve
 from tests.cli.conftest import Main
 from tests.stack import TINY_SPEC, Stack
 
@@ -53,19 +52,3 @@ def test_the_demo_runs_to_its_end(on_stack: Main, stack: Stack, monkeypatch: pyt
     for words in lines:
         words[2] = key
         assert subprocess.run([*words, "--fail", "--silent"], capture_output=True, check=False).returncode == 0, words
-
-
-def test_a_curve_of_nothing_says_so() -> None:
-    empty = {"step": [1], "loss": [None], "validation": []}
-
-    assert loss_curve(empty, width=80, colors=False) == "no loss is known"
-
-
-def test_a_curve_has_its_ends_and_its_validation() -> None:
-    metrics = {"step": [1, 50, 100], "loss": [8.0, 6.0, 5.0], "validation": [{"step": 100, "loss": 5.5}]}
-
-    drawn = loss_curve(json.loads(json.dumps(metrics)), width=80, colors=False)
-
-    assert "8.0┤" in drawn
-    assert "validation" in drawn
-    assert re.search(r"\b1\b.*\b100\b", drawn.splitlines()[-1] or drawn.splitlines()[-2])

@@ -1,6 +1,7 @@
 """Events arrive once each, in order, through a connection that keeps breaking."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -11,7 +12,7 @@ import pytest
 from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
-from cli import event_stream
+from cli import event_stream, patience
 from cli.client import Client, Json, Refused, Unanswered
 from cli.event_stream import events
 
@@ -56,7 +57,7 @@ def _serving(server: Server) -> Iterator[Client]:
 
 
 def test_every_event_once_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.01)
     flaky, lost = Flaky(), list[str]()
     with serve(flaky, "127.0.0.1", 0) as server, _serving(server) as client:
         heard = list(events(client, "job_1", lost.append))
@@ -67,7 +68,7 @@ def test_every_event_once_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_refusal_in_mid_stream_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.01)
     flaky, lost, refusals = Flaky(), list[str](), list[Request]()
 
     def refuse_once(connection: ServerConnection, request: Request) -> Response | None:
@@ -79,6 +80,23 @@ def test_a_refusal_in_mid_stream_is_tried_again(monkeypatch: pytest.MonkeyPatch)
     with serve(flaky, "127.0.0.1", 0, process_request=refuse_once) as server, _serving(server) as client:
         assert list(events(client, "job_1", lost.append)) == LOG
     assert "status 503" in lost
+
+
+def test_a_job_that_says_nothing_for_long_is_no_lost_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(event_stream, "LONGEST_PAUSE_SECONDS", 0.1)
+    flaky, silent = Flaky(), list[ServerConnection]()
+
+    def silent_first(connection: ServerConnection) -> None:
+        if silent:
+            flaky(connection)
+        else:
+            silent.append(connection)
+            time.sleep(0.2)  # what is tested is a time: it is over the two above
+            connection.close(1012)
+
+    with serve(silent_first, "127.0.0.1", 0) as server, _serving(server) as client:
+        assert list(events(client, "job_1", lambda _: None)) == LOG
 
 
 def test_a_server_that_says_no_is_believed() -> None:
@@ -96,7 +114,7 @@ def test_a_server_that_says_no_is_believed() -> None:
 
 
 def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "_GIVE_UP_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(event_stream, "PATIENCE_SECONDS", 0.0)
 
     with pytest.raises(Unanswered, match="`epochd watch job_1` takes it up again"):
         list(events(Client("http://127.0.0.1:9", "a-key"), "job_1", lambda _: None))
