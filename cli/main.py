@@ -27,6 +27,7 @@ app.command(rich_help_panel=_TRAIN)(jobs.submit)
 app.command(rich_help_panel=_TRAIN)(jobs.jobs)
 app.command(rich_help_panel=_TRAIN)(watch.watch)
 app.command(rich_help_panel=_TRAIN)(watch.plot)
+app.command(rich_help_panel=_TRAIN)(watch.logs)
 app.command(rich_help_panel=_TRAIN)(pull.pull)
 for command in (jobs.cancel, jobs.pause, jobs.resume, jobs.retry, jobs.save, jobs.delete):
     app.command(rich_help_panel=_CONTROL)(command)

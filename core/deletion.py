@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlmodel import Session, col, delete, select
 
-from core.models import Checkpoint, CurveBlock, EventRow, Job, JobTag, Ticket
+from core.models import Checkpoint, CurveBlock, EventRow, Job, JobTag, Ticket, TrainerOutput
 
 # A log may hold millions of events: one transaction over all of them would keep everyone else waiting.
 EVENTS_AT_ONCE = 10_000
@@ -23,7 +23,7 @@ def take_away(session: Session, job_id: str) -> bool:
     if last is not None:
         session.exec(delete(EventRow).where(of_job, place <= sa.tuple_(*map(sa.literal, last))))
         return False
-    for table in (EventRow, CurveBlock, Checkpoint, JobTag, Ticket):
+    for table in (EventRow, CurveBlock, Checkpoint, JobTag, Ticket, TrainerOutput):
         session.exec(delete(table).where(col(table.job_id) == job_id))
     session.exec(delete(Job).where(col(Job.id) == job_id, col(Job.deleted_at).is_not(None)))
     return True

@@ -249,6 +249,19 @@ class CurveBlock(SQLModel, table=True):
     grad_norm_sum: float | None = None
 
 
+class TrainerOutput(SQLModel, table=True):
+    """The end of what the trainer of one attempt wrote; `lines` is how many lines that were in all."""
+
+    __tablename__ = "trainer_outputs"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id")
+    fence: int = Field(primary_key=True)
+    attempt: int
+    lines: int = Field(sa_type=sa.BigInteger)
+    text: str
+    updated_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class Checkpoint(SQLModel, table=True):
     """A published checkpoint: complete, hashed, and in the store under `checkpoints/<job>/<fence>-<step>`."""
 

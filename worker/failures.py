@@ -31,12 +31,12 @@ def of_exit(returncode: int) -> JobError:
         return JobError(
             "worker_lost",
             f"The trainer was ended by {signal.Signals(-returncode).name}.",
-            "Look at the worker's log for what the trainer wrote before.",
+            "Look at what the trainer wrote before: `epochd logs`, or `GET /jobs/{id}/logs`.",
         )
     return JobError(
         "internal",
         f"The trainer exited with status {returncode} and without a last word.",
-        "Look at the worker's log for what the trainer wrote before, and report it if it is a defect.",
+        "Look at what the trainer wrote before (`epochd logs`, or `GET /jobs/{id}/logs`); report it if it is a defect.",
     )
 
 

@@ -1,6 +1,7 @@
 """A worker's fork server: it has a trainer's imports done, so that the next one begins at once."""
 
 import os
+import re
 import select
 import signal
 import socket
@@ -18,6 +19,9 @@ _log = structlog.get_logger()
 
 # In the environment of every fork server, and so in that of all it forks: the worker that they belong to.
 BELONGS_TO = "EPOCHD_TRAINER_OF"
+
+# What a trainer does not know it cannot tell: it needs no secret, and what it writes its job's owner can read.
+_SECRET = re.compile(r"EPOCHD_|.*PASSW|(.*_)?(KEYS?|TOKENS?|SECRETS?|CREDENTIALS?)(_.*)?$", re.IGNORECASE)
 
 _LOOK_SECONDS = 0.2
 
@@ -38,7 +42,7 @@ class ForkServer:
                 start_new_session=True,
                 cwd="/",
                 # It gets no key and no address of a database or a queue.
-                env={name: value for name, value in os.environ.items() if not name.startswith("EPOCHD_")}
+                env={name: value for name, value in os.environ.items() if not _SECRET.match(name)}
                 | failpoints.environment()
                 | environment
                 | {BELONGS_TO: worker_name()},
@@ -60,7 +64,7 @@ class ForkServer:
         return self._ready
 
     def fork(self, descriptors: list[int]) -> None:
-        """Ask for a trainer with these descriptors: what becomes of it is told through its life line, the third."""
+        """Ask for a trainer with these descriptors: what becomes of it is told through its life line, the fourth."""
         try:
             socket.send_fds(self._connection, [b"f"], descriptors)
         except OSError as error:

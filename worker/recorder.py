@@ -70,12 +70,17 @@ class Recorder:
             self.write(Warned(code="plan", message=message))
         self._flush(plan=fact.model_dump(mode="json", exclude={"fact"}))
 
-    def flush_if_due(self, memory: Callable[[], int | None]) -> None:
-        """Flush, if that was last done a second ago, with the trainer's memory. Raises FenceLost, or one of OUTAGES."""
-        if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
-            if self._progress:
-                self._progress["memory_bytes"] = memory()
-            self._flush()
+    def flush_if_due(self, memory: Callable[[], int | None]) -> bool:
+        """Flush, if that was last done a second ago, with the trainer's memory, and say whether it was.
+
+        Raises FenceLost, or one of OUTAGES.
+        """
+        if time.monotonic() - self._flushed_at < FLUSH_SECONDS:
+            return False
+        if self._progress:
+            self._progress["memory_bytes"] = memory()
+        self._flush()
+        return True
 
     def flush(self) -> None:
         """Bring the log of record up to date. Raises FenceLost, or one of OUTAGES; nothing is forgotten then."""

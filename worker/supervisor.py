@@ -28,6 +28,7 @@ from core.unit_of_work import UnitOfWork
 from worker import failures, hub, sweeper
 from worker.assignments import make_assignment
 from worker.lease import Lease
+from worker.output import OutputKeeper
 from worker.publisher import Publisher
 from worker.recorder import Recorder
 from worker.trainer_process import TrainerProcess
@@ -81,6 +82,7 @@ class Supervisor:
     ) -> None:
         self._claim, self._work, self._store, self._settings = claim, work, store, settings
         self._trainer, self._drain = trainer, drain
+        self._output = OutputKeeper(claim, trainer.output, work)
         self._heard: SimpleQueue[Fact | _End] = SimpleQueue()
         self._stop_ordered_at: float | None = None
         self._save_ordered = False
@@ -115,6 +117,7 @@ class Supervisor:
                 self._lose(failures.of_exception(error))
             finally:
                 self._trainer.kill()
+                self._output.keep()
 
     def _train(self, job: Job, scratch: Path) -> None:
         sweeper.clear_fence(self._claim, self._store)
@@ -186,6 +189,7 @@ class Supervisor:
             case Stopped():
                 self._stop()
             case Failed():
+                self._trainer.end(_EXIT_SECONDS)  # what it wrote is whole then, and there before the failure is told
                 self._fail(failures.of_fact(fact))
             case _End.EXITED:
                 self._lose(failures.of_exit(self._trainer.end(_EXIT_SECONDS)))
@@ -242,6 +246,7 @@ class Supervisor:
     def _end(self, move: Callable[[Session], object]) -> None:
         """Bring the log up to date, then make the job's last move under this fence, or the cancel that came first."""
         self._insist(self._recorder.flush)
+        self._output.keep()
 
         def make_move() -> None:
             reach("ending")
@@ -274,7 +279,8 @@ class Supervisor:
 
     def _flush_if_due(self) -> None:
         try:
-            self._recorder.flush_if_due(self._trainer.memory)
+            if self._recorder.flush_if_due(self._trainer.memory):
+                self._output.keep()
         except OUTAGES as error:
             _log.warning("log_of_record_behind", reason=str(error))
 

@@ -93,9 +93,9 @@ class Worker:
         self._work.live_log.count_claim()
         with structlog.contextvars.bound_contextvars(job=claim.job_id, fence=claim.fence):
             _log.info("job_claimed", attempt=claim.attempt)
-            self._supervise(claim, trainer, slot)
+            self._supervise(claim, trainer)
 
-    def _supervise(self, claim: Claim, trainer: TrainerProcess, slot: Slot) -> None:
+    def _supervise(self, claim: Claim, trainer: TrainerProcess) -> None:
         try:
             Supervisor(claim, self._work, self._store, trainer, settings=self._settings, drain=self.drain).run()
         except FenceLost as error:

@@ -12,6 +12,7 @@ import structlog
 
 from worker.fork_server import BELONGS_TO, ForkServer, LifeLine
 from worker.identity import is_dead, is_of_this_machine
+from worker.output import Output
 from worker.training.assignment import Assignment, Order
 from worker.training.facts import Fact, read_fact
 
@@ -19,6 +20,8 @@ _log = structlog.get_logger()
 
 # A fork server answers within milliseconds: one that has not by then is frozen.
 _ANSWER_SECONDS = 20.0
+# For how long what a trainer wrote may still be read when it has ended.
+_LAST_WORDS_SECONDS = 2.0
 
 
 class TrainerProcess:
@@ -30,6 +33,7 @@ class TrainerProcess:
 
     def __init__(self, fork_server: ForkServer, gpu_lock: int | None) -> None:
         self._fork_server, self._gpu_lock = fork_server, gpu_lock
+        self.output = Output()
         self.pid: int | None = None
         self._life_line: LifeLine | None = None
         self._stdin: BinaryIO
@@ -38,7 +42,7 @@ class TrainerProcess:
     def memory(self) -> int | None:
         """Return the bytes of memory that it and what it started hold; None where it has just ended."""
         try:
-            trainer = psutil.Process(self._process.pid)
+            trainer = psutil.Process(self.pid)
             return sum(process.memory_info().rss for process in (trainer, *trainer.children(recursive=True)))
         except psutil.Error:
             return None
@@ -57,10 +61,12 @@ class TrainerProcess:
         """Start it, and hand over the work. One that could not be started, or has died, shows in `facts`."""
         stdin, to_trainer = os.pipe()
         from_trainer, stdout = os.pipe()
+        written, stderr = os.pipe()
         life_line, theirs = os.pipe()
         self._stdin, self._stdout = os.fdopen(to_trainer, "wb"), os.fdopen(from_trainer, "rb")
+        self.output.read(os.fdopen(written, "rb"))
         self._life_line = LifeLine(life_line)
-        given = [stdin, stdout, theirs]
+        given = [stdin, stdout, stderr, theirs]
         self._fork_server.fork(given if self._gpu_lock is None else [*given, self._gpu_lock])
         for descriptor in given:
             os.close(descriptor)
@@ -82,7 +88,10 @@ class TrainerProcess:
     def end(self, patience: float) -> int:
         """Wait `patience` seconds for the exit, then kill the whole group; return the exit status."""
         status = self._life_line.exit_status(patience) if self._life_line else None
-        return self.kill() if status is None else status
+        if status is None:
+            return self.kill()
+        self.output.finish(_LAST_WORDS_SECONDS)
+        return status
 
     def kill(self) -> int:
         """End it and whatever it started, now; return the exit status, 0 where it was never started."""
@@ -95,6 +104,7 @@ class TrainerProcess:
         if status is None:
             self._fork_server.kill()
             status = -signal.SIGKILL
+        self.output.finish(_LAST_WORDS_SECONDS)
         if self._gpu_lock is not None:
             os.close(self._gpu_lock)
             self._gpu_lock = None

@@ -1,4 +1,4 @@
-"""`epochd watch` and `plot`: how jobs go on, in the terminal."""
+"""`epochd watch`, `plot` and `logs`: how jobs go on, in the terminal."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from cli import completion
-from cli.arguments import AsJson
+from cli.arguments import AsJson, JobId
 from cli.client import Client
 from cli.screen import drawing, drawing_width, out
+from cli.trainer_logs import show
 from cli.watching import watch as watch_job
 from cli.watching import watch_all
 
@@ -58,3 +59,14 @@ def plot(
         label = name if name not in curves else f"{name} ({job_id})"
         curves[label] = client.get(f"/jobs/{job_id}/metrics", points=POINTS)
     drawing(draw(curves, metric.value, width=drawing_width(), colors=out.color_system is not None))
+
+
+def logs(
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+) -> None:
+    """Show what a job's trainers wrote themselves: tracebacks, and what libraries warn of.
+
+    It is the end of what each of the last attempts wrote.
+    """
+    show(Client.from_environment(), job, follow=follow)

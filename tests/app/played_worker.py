@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core import checkpoints, jobs
+from core import checkpoints, jobs, trainer_output
 from core.checkpoint_files import list_files
 from core.events import Cursor, Event
 from core.jobs import Claim
@@ -75,6 +75,12 @@ class PlayedWorker:
         self.publish([made])
         self.record([made])
         return made
+
+    def write(self, lines: int, text: str) -> None:
+        """Write what its trainer wrote: of so many lines the last."""
+        told: dict[str, Any] = {"job_id": self.job_id, "fence": self.claim.fence, "attempt": self.claim.attempt}
+        with self.work.begin() as session:
+            trainer_output.write(session, **told, lines=lines, text=text)
 
     def checkpoint(
         self, store: Store, files: dict[str, bytes], *, epoch: int = 1, step: int = 1, **metrics: float | None

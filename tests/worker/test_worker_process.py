@@ -6,10 +6,12 @@ import signal
 import psutil
 import pytest
 
+from core import trainer_output
 from core.live_log import stream_key
 from core.models import Dataset
 from tests.installation import LONG, Installation, trainer_of
 from tests.services import RedisServer, wait_for
+from worker.output import KEPT_CHARACTERS
 
 # The moves themselves are tested on both databases in tests/core; here the processes are what is tried.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -126,7 +128,7 @@ def test_a_running_job_is_cancelled_with_a_checkpoint(installation: Installation
 def test_a_job_that_cannot_be_trained_fails_with_a_reason_and_the_next_one_runs(installation: Installation) -> None:
     short = installation.add_dataset("\n".join(json.dumps({"input_ids": [1, 2, 3]}) for _ in range(4)))
     text = installation.add_dataset()
-    with installation.worker():
+    with installation.worker(PYTHONPROFILEIMPORTTIME="1"):  # a trainer that writes thousands of lines
         bad = installation.submit(short, tokenizer=None, sequence={"max_length": 64, "min_length": 8})
         good = installation.submit(text)
         assert installation.wait_for_status(good, "succeeded", "failed").status == "succeeded"
@@ -135,6 +137,12 @@ def test_a_job_that_cannot_be_trained_fails_with_a_reason_and_the_next_one_runs(
     assert job.error["code"] == "data"
     assert "min_length" in job.error["message"] + job.error["hint"]
     assert job.error["hint"]
+    with installation.work.reading() as session:
+        [output] = trainer_output.of_job(session, bad)
+    assert (output.attempt, "import time:" in output.text) == (1, True)
+    assert output.lines > output.text.count("\n") + 1, "the end of it, and how much it was"
+    assert len(output.text) <= KEPT_CHARACTERS
+    assert output.text.splitlines()[-1] in (installation.settings.data_dir / "worker.log").read_text(), "passed on too"
 
 
 @on_sqlite

@@ -81,7 +81,9 @@ def as_failed(error: BaseException) -> Failed:
     if _is_disk_full(error):
         return Failed(code="disk_full", message=f"The disk is full: {_first_line(error)}", hint=DISK_HINT)
     message = f"{type(error).__name__}: {_first_line(error)}"
-    return Failed(code="internal", message=message, hint="This is a defect of epochd: see the worker's log.")
+    return Failed(
+        code="internal", message=message, hint="This is a defect of epochd: report it with what `epochd logs` shows."
+    )
 
 
 def _first_line(error: BaseException) -> str:

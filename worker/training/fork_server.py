@@ -20,8 +20,8 @@ NUMBER = struct.Struct("=i")
 # What is said when the imports are done.
 READY = b"r"
 
-# Descriptors of a request: standard input, standard output, the life line, and the lock of a GPU where there is one.
-MOST_DESCRIPTORS = 4
+# Descriptors of a request: standard input, output and error, the life line, and the lock of a GPU where there is one.
+MOST_DESCRIPTORS = 5
 
 
 def serve() -> None:
@@ -63,7 +63,7 @@ def serve() -> None:
                     os.close(descriptor)
                 _become_trainer(fork_server, descriptors)
                 return
-            life_lines[trainer] = os.dup(descriptors[2])
+            life_lines[trainer] = os.dup(descriptors[3])
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -76,8 +76,8 @@ def _become_trainer(fork_server: int, descriptors: list[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    stdin, stdout, life_line = descriptors[:3]
-    for descriptor, standard in ((stdin, 0), (stdout, 1)):
+    *streams, life_line = descriptors[:4]
+    for standard, descriptor in enumerate(streams):
         os.dup2(descriptor, standard)
         os.close(descriptor)
     os.write(life_line, NUMBER.pack(os.getpid()))

@@ -28,10 +28,12 @@ class Trainer:
         theirs_in, ours_in = os.pipe()
         ours_out, theirs_out = os.pipe()
         life_line, theirs = os.pipe()
+        theirs_error = os.dup(2)
         self.stdin, self.stdout = os.fdopen(ours_in, "w"), os.fdopen(ours_out)
         self.life_line = LifeLine(life_line)
-        fork_server.fork([theirs_in, theirs_out, theirs])
-        for descriptor in (theirs_in, theirs_out, theirs):
+        given = [theirs_in, theirs_out, theirs_error, theirs]
+        fork_server.fork(given)
+        for descriptor in given:
             os.close(descriptor)
         pid = self.life_line.pid(60)
         assert pid
