@@ -1,16 +1,26 @@
-"""Fetching a checkpoint: each file resumable, each verified, and the folder there as a whole or not at all."""
+"""Fetching a checkpoint: files side by side, each resumable, each verified, and the folder as a whole or not at all."""
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import BinaryIO
 
-from cli.client import Client, Json
+from cli.client import Client, Json, Unanswered
+from cli.patience import Patience
 from core.errors import Conflict, Corrupt, InvalidInput, NotFound
 
-Progress = Callable[[int], None]
+# Hears of a file's name and how many of its bytes came; fewer than none where some have to come again.
+Progress = Callable[[str, int], None]
 
-_CHUNK_BYTES = 1 << 20
+_AT_ONCE = 4
+_CHUNK_BYTES = 1 << 18
+_PATIENCE_SECONDS = 120.0
+_LEAVE_SECONDS = 5.0
 
 
 def find_checkpoint(client: Client, job_id: str, epoch: str) -> Json:
@@ -45,10 +55,10 @@ def is_there(folder: Path, checkpoint: Json) -> bool:
 
 
 def download(client: Client, checkpoint: Json, folder: Path, progress: Progress) -> None:
-    """Fetch and verify every file. `progress` hears of bytes as they are there.
+    """Fetch and verify every file, several at once. `progress` hears of each file's bytes as they are there.
 
-    An interrupted download leaves `<folder>.partial`, and the next one goes on with it. Raises Corrupt where the
-    bytes that came are not those the server promised.
+    A connection that breaks is taken up again. An interrupted download leaves `<folder>.partial`, and the next one goes
+    on with it. Raises Corrupt where the bytes that came are not those the server promised.
     """
     partial = folder.with_name(folder.name + ".partial")
     files = {file["name"]: file for file in checkpoint["files"]}
@@ -59,36 +69,94 @@ def download(client: Client, checkpoint: Json, folder: Path, progress: Progress)
     for stray in partial.iterdir():
         if stray.name not in files:
             stray.unlink()  # of an earlier download of something else
-    for name, file in files.items():
-        path = partial / name
-        # A torso of something else, or a damaged one, is found out at its end: the whole file is then fetched anew.
-        if not _fetched(client, file, path, progress):
-            path.unlink()
-            if not _fetched(client, file, path, progress):
-                path.unlink()
-                raise Corrupt(f"{name} does not match its sha256: it is damaged on the server, or on its way.")
+    _Downloads(client, partial, progress).bring(list(files.values()))
     partial.rename(folder)  # onto nothing, or onto an empty folder
 
 
-def _fetched(client: Client, file: Json, path: Path, progress: Progress) -> bool:
-    """Bring a file to its full length, from wherever it stopped, and say whether its hash is right."""
-    have = path.stat().st_size if path.exists() else 0
-    if have > file["bytes"]:
+class _Stopped(Exception):
+    """Another file has failed."""
+
+
+class _Downloads:
+    """Files under way. What brings them dies with this process, whatever it waits for: Ctrl-C ends it at once."""
+
+    def __init__(self, client: Client, folder: Path, progress: Progress) -> None:
+        self._client, self._folder, self._progress = client, folder, progress
+        self._waiting: SimpleQueue[Json] = SimpleQueue()
+        self._outcomes: SimpleQueue[Exception | None] = SimpleQueue()
+        self._stop = Event()
+
+    def bring(self, files: list[Json]) -> None:
+        """Return when every file is there. Raises what the first one failed with that did."""
+        for file in sorted(files, key=itemgetter("bytes"), reverse=True):
+            self._waiting.put(file)
+        threads = [Thread(target=self._work, daemon=True) for _ in range(min(_AT_ONCE, len(files)))]
+        for thread in threads:
+            thread.start()
+        for _ in files:
+            if error := self._outcomes.get():
+                self._stop.set()
+                for thread in threads:
+                    thread.join(_LEAVE_SECONDS)  # another download may follow, into the same files
+                raise error
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                file = self._waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                self._bring(file)
+            except Exception as error:  # noqa: BLE001 - whatever it was, it is raised where it is waited for
+                self._outcomes.put(error)
+            else:
+                self._outcomes.put(None)
+
+    def _bring(self, file: Json) -> None:
+        path = self._folder / file["name"]
+        # A torso of something else, or a damaged one, is found out at its end: the whole file is then fetched anew.
+        if not self._is_whole(file, path):
+            path.unlink()
+            if not self._is_whole(file, path):
+                path.unlink()
+                raise Corrupt(f"{path.name} does not match its sha256: it is damaged on the server, or on its way.")
+
+    def _is_whole(self, file: Json, path: Path) -> bool:
+        """Bring a file to its full length, from wherever it stopped, and say whether its hash is right."""
+        have = path.stat().st_size if path.exists() else 0
+        if have > file["bytes"]:
+            return False
+        self._progress(path.name, have)
+        patience = Patience(_PATIENCE_SECONDS)
+        with path.open("ab") as stream:
+            while have < file["bytes"]:
+                before = have
+                try:
+                    self._append(file, stream, have)
+                except Unanswered as error:
+                    have = os.fstat(stream.fileno()).st_size
+                    if have > before:
+                        patience.renew()
+                    patience.wait(error)
+                else:
+                    break
+        if _sha256(path) == file["sha256"]:
+            return True
+        self._progress(path.name, -path.stat().st_size)
         return False
-    with path.open("ab") as stream:
-        progress(have)
-        if have < file["bytes"]:
-            with client.download(file["url"], start=have) as response:
-                if have and response.status_code != 206:
-                    stream.truncate(0)
-                    progress(-have)
-                for chunk in response.iter_raw(_CHUNK_BYTES):
-                    stream.write(chunk)
-                    progress(len(chunk))
-    if _sha256(path) == file["sha256"]:
-        return True
-    progress(-path.stat().st_size)
-    return False
+
+    def _append(self, file: Json, stream: BinaryIO, have: int) -> None:
+        with self._client.download(file["url"], start=have) as response:
+            if have and response.status_code != 206:
+                stream.truncate(0)
+                self._progress(file["name"], -have)
+            for chunk in response.iter_raw(_CHUNK_BYTES):
+                stream.write(chunk)
+                stream.flush()
+                self._progress(file["name"], len(chunk))
+                if self._stop.is_set():
+                    raise _Stopped
 
 
 def _sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ import typer
 from cli import completion
 from cli.checkpoint_download import default_folder, download, find_checkpoint, is_there
 from cli.client import Client
-from cli.screen import answer, note, size
+from cli.screen import answer, note, safe, size
 from cli.upload import transfer_bar
 from core.errors import InvalidInput
 
@@ -28,7 +28,8 @@ def pull(
 ) -> None:
     """Download a checkpoint, verify every file, and print the folder's name, alone on its line.
 
-    An interrupted download goes on where it stopped. The folder loads with transformers' `from_pretrained`.
+    Files come side by side, and an interrupted download goes on where it stopped. The folder loads with transformers'
+    `from_pretrained`.
     """
     job_id, _, epoch = checkpoint.partition("@")
     epoch = epoch or "latest"
@@ -47,7 +48,13 @@ def fetch(client: Client, job_id: str, epoch: str, folder: Path | None) -> Path:
         note(f"Epoch {found['epoch']} is there already: {count} files match their sha256.")
         return folder
     with transfer_bar() as bar:
-        task = bar.add_task(f"epoch {found['epoch']}", total=found["bytes"])
-        download(client, found, folder, lambda count: bar.advance(task, count))
+        whole = bar.add_task(f"epoch {found['epoch']}", total=found["bytes"])
+        tasks = {file["name"]: bar.add_task(safe(file["name"]), total=file["bytes"]) for file in found["files"]}
+
+        def advance(name: str, count: int) -> None:
+            for task in (whole, tasks[name]):
+                bar.advance(task, count)
+
+        download(client, found, folder, advance)
     note(f"Epoch {found['epoch']}: {count} files, {size(found['bytes'])}, each matches its sha256.")
     return folder

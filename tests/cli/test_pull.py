@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Barrier
 from typing import NamedTuple
 
 import httpx
@@ -109,6 +110,43 @@ def test_an_interrupted_download_goes_on_where_it_stopped(
     assert starts == {"model.safetensors": [1000]}
     verify(tmp_path / "here", trained.checkpoint["files"])
     assert not (tmp_path / "here" / "of-another-download").exists()
+
+
+def test_files_come_side_by_side(
+    on_stack: Main, trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    download, both = Client.download, Barrier(2)
+    largest = sorted(trained.checkpoint["files"], key=lambda file: -file["bytes"])[:2]
+
+    @contextmanager
+    def together(self: Client, path: str, *, start: int) -> Iterator[httpx.Response]:
+        with download(self, path, start=start) as response:
+            if path in [file["url"] for file in largest]:
+                both.wait(60)
+            yield response
+
+    monkeypatch.setattr(Client, "download", together)
+    assert on_stack("pull", trained.job, "here").status == 0
+    verify(tmp_path / "here", trained.checkpoint["files"])
+
+
+def test_a_connection_that_breaks_is_taken_up_again(
+    on_stack: Main, trained: Trained, starts: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    iter_raw, whole = httpx.Response.iter_raw, list[bool]()
+
+    def broken(self: httpx.Response, size: int | None = None) -> Iterator[bytes]:
+        if whole or not self.url.path.endswith("model.safetensors"):
+            yield from iter_raw(self, size)
+            return
+        whole.append(True)
+        yield next(iter_raw(self, 1000))
+        raise httpx.ReadError("the cable was pulled")
+
+    monkeypatch.setattr(httpx.Response, "iter_raw", broken)
+    assert on_stack("pull", trained.job, "here").status == 0
+    assert starts["model.safetensors"] == [0, 1000]
+    verify(tmp_path / "here", trained.checkpoint["files"])
 
 
 def test_a_damaged_torso_is_fetched_anew(
