@@ -38,6 +38,11 @@ function nameOf(element) {
   return element.getAttribute("aria-label") ?? element.textContent;
 }
 
+/** Return parts with a dot between each two: also for who copies or hears them. */
+export function dotted(parts) {
+  return parts.filter(Boolean).map((part, index) => [index ? el("span", { class: "dot" }, " · ") : null, el("span", {}, part)]);
+}
+
 /** Tell those who do not see the page. */
 export function announce(text) {
   document.getElementById("announcement").textContent = text;

@@ -1,9 +1,9 @@
 // The parts of a job's page, each drawn from data alone.
 
-import { copyButton, el } from "/assets/dom.js";
+import { copyButton, dotted, el } from "/assets/dom.js";
 import { downloadButton, fromATerminal } from "/assets/download.js";
 import { inWords } from "/assets/event-words.js";
-import { bytes, clock, count, decimal, duration, moment, percent, scientific, whole } from "/assets/format.js";
+import { bytes, clock, decimal, duration, moment, percent, scientific, whole } from "/assets/format.js";
 import { progress, timeLeft } from "/assets/status.js";
 
 /** Where the run is: a bar, and the words. `preparing` is the last event of that type while there are no batches. */
@@ -19,7 +19,7 @@ export function runLine({ job, preparing }) {
     job.status === "queued" && job.queue_position ? `number ${job.queue_position} in the queue` : null,
     job.failures ? `${job.failures} of ${job.spec.max_failures} failures` : null,
   ];
-  return [progress(job), el("span", { class: "numbers muted" }, parts.filter(Boolean).map((part) => el("span", {}, part)))];
+  return [progress(job), el("span", { class: "numbers muted" }, dotted(parts))];
 }
 
 /** The newest numbers. */
@@ -112,9 +112,11 @@ export function checkpoints({ job, list }, signal) {
       el(
         "p",
         { class: "numbers muted" },
-        el("span", {}, `loss ${decimal(checkpoint.metrics.loss)}`),
-        el("span", {}, `validation ${decimal(checkpoint.metrics.validation_loss)}`),
-        el("span", {}, moment(checkpoint.created_at)),
+        dotted([
+          `loss ${decimal(checkpoint.metrics.loss)}`,
+          `validation ${decimal(checkpoint.metrics.validation_loss)}`,
+          moment(checkpoint.created_at),
+        ]),
       ),
       el(
         "p",
@@ -138,27 +140,23 @@ function fileLine(file, signal) {
   );
 }
 
-/** What the run comes to. */
-export function plan(made) {
-  const all = [
-    ["Parameters", count(made.parameters)],
-    ["Rows", whole(made.rows)],
-    ["Validation rows", whole(made.validation_rows)],
-    ["Skipped rows", whole(made.skipped_rows)],
-    ["Batches per epoch", whole(made.batches_per_epoch)],
-    ["Steps", whole(made.steps)],
-    ["Tokens per epoch", whole(made.tokens_per_epoch)],
-  ];
-  return [
-    el("dl", { class: "facts" }, all.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
-    made.steps === null ? el("p", { class: "hint" }, "What is missing is known once a trainer has read the data.") : null,
-  ];
-}
-
 /** The request with every default filled in. */
 export function spec(document) {
   const text = JSON.stringify(document, null, 2);
   return [copyButton(text), el("pre", { class: "spec" }, el("code", {}, text))];
+}
+
+/** What the trainers of the last attempts wrote, newest first. */
+export function output(attempts) {
+  if (attempts === null) return []; // the panel is folded, or just opened
+  if (!attempts.length) return el("p", { class: "muted" }, "Its trainers have written nothing: all that they had to tell stands above.");
+  return attempts.map(({ attempt, lines, text }) => {
+    const left = lines - text.split("\n").length;
+    return [
+      el("p", { class: "muted row" }, `Attempt ${attempt}${left > 0 ? `, without its first ${whole(left)} lines` : ""}`, copyButton(text)),
+      el("pre", { class: "output", tabindex: "0" }, text),
+    ];
+  });
 }
 
 /** The log without its batches, newest first. */

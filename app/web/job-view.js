@@ -5,6 +5,7 @@ import { announce, confirmed, copyButton, drawnWhenChanged, el, fill } from "/as
 import { NOTABLE, inWords } from "/assets/event-words.js";
 import { JobCurves, legend } from "/assets/job-curves.js";
 import * as parts from "/assets/job-parts.js";
+import { plan } from "/assets/plan.js";
 import { problemPanel } from "/assets/problems.js";
 import { actions, badge, ended, stateWord } from "/assets/status.js";
 import { follow } from "/assets/stream.js";
@@ -48,7 +49,7 @@ class JobPage {
     this.asked = this.answered = 0;
     this.cursor = metrics.after;
     this.latest = { ...job.latest };
-    this.preparing = null;
+    this.preparing = this.written = null;
     this.curves = new JobCurves(metrics, signal);
     this.told = el("div", {});
     this.draws = this.#layOut(main);
@@ -115,8 +116,14 @@ class JobPage {
   async #refresh() {
     const { id } = this.job;
     const number = this.#ask();
-    const [job, list] = await Promise.all([get(`/jobs/${id}`, { signal: this.signal }), checkpointList(id, this.signal)]);
+    const [job, list, written] = await Promise.all([
+      get(`/jobs/${id}`, { signal: this.signal }),
+      checkpointList(id, this.signal),
+      // Rarely looked at, and up to 64 kB for each attempt.
+      this.output.open ? get(`/jobs/${id}/logs`, { signal: this.signal }) : null,
+    ]);
     if (this.#take(job, number)) this.list = list;
+    if (written) this.written = written.data;
     this.#draw();
   }
 
@@ -142,12 +149,14 @@ class JobPage {
 
   #layOut(main) {
     const places = Object.fromEntries(
-      ["state", "actions", "run", "numbers", "failure", "warnings", "samples", "epochs", "checkpoints", "plan", "spec", "log"].map(
+      ["state", "actions", "run", "numbers", "failure", "warnings", "samples", "epochs", "checkpoints", "plan", "spec", "log", "output"].map(
         (name) => [name, el(name === "numbers" ? "dl" : "div", { class: `part-${name}` })],
       ),
     );
     const section = (title, place, kind = "") => el("section", { class: `panel ${kind}` }, el("h2", {}, title), place);
     const folded = (title, place) => el("details", { class: "panel" }, el("summary", {}, el("h2", {}, title)), place);
+    this.output = folded("Trainer output", places.output);
+    this.output.addEventListener("toggle", () => this.#refresh().catch(() => {}));
     fill(
       main,
       el("div", { class: "title" }, el("h1", {}, this.job.name), places.state, places.actions),
@@ -166,6 +175,7 @@ class JobPage {
         el("div", {}, section("Checkpoints", places.checkpoints)),
       ),
       folded("Log", places.log),
+      this.output,
       folded("Spec", places.spec),
     );
     return {
@@ -178,9 +188,10 @@ class JobPage {
       samples: drawnWhenChanged(places.samples, parts.samples),
       epochs: drawnWhenChanged(places.epochs, parts.epochs),
       checkpoints: drawnWhenChanged(places.checkpoints, (data) => parts.checkpoints(data, this.signal)),
-      plan: drawnWhenChanged(places.plan, parts.plan),
+      plan: drawnWhenChanged(places.plan, plan),
       spec: drawnWhenChanged(places.spec, parts.spec),
       log: drawnWhenChanged(places.log, parts.log),
+      output: drawnWhenChanged(places.output, parts.output),
     };
   }
 
@@ -199,6 +210,7 @@ class JobPage {
     draws.plan(job.plan);
     draws.spec(job.spec);
     draws.log(events);
+    draws.output(this.written);
   }
 
   /** What every batch changes. */

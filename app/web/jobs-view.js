@@ -1,7 +1,7 @@
 // What runs and waits, and what there was: found by status and tag, a page at a time.
 
 import { get } from "/assets/api.js";
-import { command, drawnWhenChanged, el, fill } from "/assets/dom.js";
+import { command, dotted, drawnWhenChanged, el, fill } from "/assets/dom.js";
 import { ago, decimal, moment, whole } from "/assets/format.js";
 import { keepFresh } from "/assets/fresh.js";
 import { LIVE, STATES, badge, ended, progress, timeLeft } from "/assets/status.js";
@@ -91,9 +91,11 @@ function liveSection(jobs) {
       el(
         "p",
         { class: "muted numbers" },
-        el("span", {}, `loss ${decimal(job.latest?.loss)}`),
-        el("span", {}, `epoch ${job.progress?.epoch ?? "–"} of ${job.spec.training.epochs}`),
-        el("span", {}, job.started_at ? `started ${ago(job.started_at)}` : `queued ${ago(job.created_at)}`),
+        dotted([
+          `loss ${decimal(job.latest?.loss)}`,
+          `epoch ${job.progress?.epoch ?? "–"} of ${job.spec.training.epochs}`,
+          job.started_at ? `started ${ago(job.started_at)}` : `queued ${ago(job.created_at)}`,
+        ]),
       ),
     ),
   );

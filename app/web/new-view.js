@@ -3,22 +3,26 @@
 import { get, post } from "/assets/api.js";
 import { announce, command, el, fill } from "/assets/dom.js";
 import { bytes, whole } from "/assets/format.js";
-import { plan as planFacts } from "/assets/job-parts.js";
+import { plan as planFacts } from "/assets/plan.js";
 import { clearFields, problemPanel, showAtFields } from "/assets/problems.js";
 import { field, named } from "/assets/schema-fields.js";
 import { SchemaForm } from "/assets/schema-form.js";
-import { dropZone } from "/assets/upload.js";
+import { datasetZone } from "/assets/upload.js";
 
 const OPEN = ["training"];
 
 /** Show the form; `?dataset=` chooses one. */
 export async function showNew(main, { query, signal }) {
-  const [document, datasets] = await Promise.all([
+  const [document, datasets, tokenizers] = await Promise.all([
     get("/openapi.json", { signal }),
     get("/datasets?limit=200", { signal }),
+    get("/tokenizers?limit=200", { signal }),
   ]);
   const schemas = document.components.schemas;
-  const special = { dataset: (schema, path) => datasetField(schema, path, datasets.data, query.get("dataset"), signal) };
+  const special = {
+    dataset: (schema, path) => datasetField(schema, path, datasets.data, query.get("dataset"), signal),
+    "tokenizer.upload": (schema, path) => tokenizerField(schema, path, tokenizers.data),
+  };
   const control = new SchemaForm(schemas, special, OPEN).object(schemas.JobSpec, []);
   const outcome = el("div", { class: "outcome" });
   const show = el("button", { type: "submit", class: "primary" }, "Show the plan");
@@ -94,7 +98,14 @@ function datasetField(schema, path, datasets, chosen, signal) {
     input.value = dataset.id;
     input.dispatchEvent(new Event("input", { bubbles: true }));
   };
-  const zone = dropZone({ uploaded, signal });
+  const zone = datasetZone({ uploaded, signal });
   const hint = datasets.length ? "" : "None is here yet: drop one below.";
   return { element: [field(schema, path, input, hint), zone], read: () => input.value };
+}
+
+function tokenizerField(schema, path, tokenizers) {
+  const option = ({ id, filename, vocab_size: tokens }) => el("option", { value: id }, `${filename} · ${whole(tokens)} tokens`);
+  const input = el("select", named(path), tokenizers.map(option));
+  const hint = tokenizers.length ? "" : "None is here yet: drop one on the page of the datasets.";
+  return { element: field(schema, path, input, hint), read: () => input.value };
 }

@@ -1,6 +1,6 @@
 // Errors on the page: what is wrong and what to do, in the server's own words.
 
-import { el } from "/assets/dom.js";
+import { confirmed, el, fill } from "/assets/dom.js";
 
 /** An error as a panel; what is wrong with single fields stands below it. */
 export function problemPanel(error, ...more) {
@@ -14,6 +14,23 @@ export function problemPanel(error, ...more) {
     faults.length ? el("ul", {}, faults) : null,
     more,
   );
+}
+
+/** Return a button for something that cannot be taken back; `go` is done where the reader means it. */
+export function dangerButton(label, { name, warning, go, told }) {
+  const button = el("button", { type: "button", class: "quiet small danger-text", "aria-label": `${label} ${name}` }, label);
+  button.addEventListener("click", async () => {
+    if (!(await confirmed(`${label} ${name}?`, warning, label))) return;
+    button.disabled = true;
+    fill(told);
+    try {
+      await go();
+    } catch (error) {
+      if (error.name !== "AbortError") fill(told, problemPanel(error));
+    }
+    button.disabled = false;
+  });
+  return button;
 }
 
 /** Put each fault at the control of its place, and return the panel for those that have none. */

@@ -1,23 +1,28 @@
-// Sending a dataset: dropped or chosen, with a bar. fetch tells nothing of what is on its way, so this is the older way.
+// Sending a file: dropped or chosen, with a bar. fetch tells nothing of what is on its way, so this is the older way.
 
 import { Unreachable, key, refused } from "/assets/api.js";
 import { el, fill } from "/assets/dom.js";
 import { bytes, percent, whole } from "/assets/format.js";
 import { problemPanel } from "/assets/problems.js";
 
-/** Return where files are dropped or chosen; `uploaded` gets each dataset that the server has taken. */
-export function dropZone({ uploaded, signal }) {
-  const input = el("input", { type: "file", id: "upload", class: "visually-hidden" });
+/** Return where datasets are dropped or chosen; `uploaded` gets each that the server has taken. */
+export function datasetZone({ uploaded, signal }) {
+  return dropZone({ id: "upload", words: "a file", address: (filename) => `/datasets?${new URLSearchParams({ filename })}`, report, uploaded, signal });
+}
+
+/** Return where the files of a route are dropped or chosen: `report` says what the server has made of one. */
+export function dropZone({ id, words, address, report, uploaded, signal }) {
+  const input = el("input", { type: "file", id, class: "visually-hidden" });
   const told = el("div", { class: "told" });
-  const label = el("label", { for: "upload" }, el("strong", {}, "Drop a file here"), " or choose one");
+  const label = el("label", { for: id }, el("strong", {}, `Drop ${words} here`), " or choose one");
   const zone = el("div", { class: "drop" }, input, label, told);
   const take = async (file) => {
     if (!file) return;
     input.disabled = true;
     try {
-      const dataset = await send(file, told, signal);
-      fill(told, report(dataset));
-      uploaded(dataset);
+      const made = await send(file, address(file.name), told, signal);
+      fill(told, report(made));
+      uploaded(made);
     } catch (error) {
       if (error.name !== "AbortError") fill(told, problemPanel(error));
     }
@@ -38,7 +43,7 @@ export function dropZone({ uploaded, signal }) {
   return zone;
 }
 
-function send(file, told, signal) {
+function send(file, address, told, signal) {
   const bar = el("progress", { max: 1, value: 0, "aria-label": `Upload of ${file.name}` });
   const words = el("span", { class: "muted" });
   const request = new XMLHttpRequest();
@@ -61,7 +66,7 @@ function send(file, told, signal) {
       if (request.status === 200 || request.status === 201) resolve(document);
       else reject(refused(request.status, document));
     });
-    request.open("POST", `/datasets?${new URLSearchParams({ filename: file.name })}`);
+    request.open("POST", address);
     request.setRequestHeader("Authorization", `Bearer ${key()}`);
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.send(file);

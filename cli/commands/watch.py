@@ -8,7 +8,7 @@ import typer
 from cli import completion
 from cli.arguments import AsJson, JobId
 from cli.client import Client
-from cli.screen import drawing, drawing_width, out
+from cli.screen import drawing, drawing_width, note, out
 from cli.trainer_logs import show
 from cli.watching import watch as watch_job
 from cli.watching import watch_all
@@ -58,6 +58,8 @@ def plot(
         name = client.get(f"/jobs/{job_id}")["name"]
         label = name if name not in curves else f"{name} ({job_id})"
         curves[label] = client.get(f"/jobs/{job_id}/metrics", points=POINTS)
+        if len(jobs) > 1 and not any(value is not None for value in curves[label][metric]):
+            note(f"{label}: no {metric.replace('_', ' ')} is known yet")
     drawing(draw(curves, metric.value, width=drawing_width(), colors=out.color_system is not None))
 
 

@@ -14,6 +14,7 @@ from core import jobs
 from core.database import connect, migrate
 from core.jobs import JobError
 from core.settings import Settings
+from core.tokens.vocabulary import of_bytes
 from tests.app.played_worker import PlayedWorker
 from tests.app.served import Api, serving
 from tests.browser.chromium import chromium
@@ -147,6 +148,8 @@ def play(site: Api) -> dict[str, str]:
     train(site, worker, 1010, 1e-3)
     ids["running"] = worker.job_id
     ids["queued"] = submit(site, spec(5e-4, "docs-gpt lr 5e-4", dataset))
+    made = of_bytes().to_str().encode()
+    site.http.post("/tokenizers", params={"filename": "tokenizer.json"}, content=made).raise_for_status()
     return ids
 
 

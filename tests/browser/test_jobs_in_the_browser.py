@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from core import jobs
 from core.jobs import JobError
+from core.tokens.vocabulary import of_bytes
 from tests.app.played_worker import PlayedWorker
 from tests.app.served import Api
 from tests.browser.visitor import Visitor
@@ -28,7 +29,9 @@ def test_from_a_file_to_a_checkpoint(visitor: Visitor, site: Api, tmp_path: Path
     page.get_by_label("epochs", exact=True).fill("2")
     page.get_by_label("learning_rate", exact=True).fill("1e-3")
     page.get_by_role("button", name="Show the plan").click()
-    expect(page.get_by_role("region", name="Plan")).to_contain_text("Parameters")
+    plan = page.get_by_role("region", name="Plan")
+    for said in ("Parameters", "first update (1)", "Memory, on the cpu", "Disk", "Exact: every token was counted."):
+        expect(plan).to_contain_text(said)
     assert site.http.get("/jobs").json()["data"] == []
     page.get_by_role("button", name="Start this job").click()
     expect(page.get_by_role("heading", name="first", level=1)).to_be_visible()
@@ -140,6 +143,10 @@ def test_a_failed_job_says_why_and_what_to_do_and_can_be_retried(visitor: Visito
     expect(page.locator(".part-failure")).to_contain_text("One row does not fit.")
     expect(page.locator(".part-failure")).to_contain_text("Lower sequence.max_length.")
     expect(page.locator(".part-failure")).to_contain_text("out_of_memory")
+    worker.write(900, "Traceback\n<b>the last line</b>")
+    page.get_by_role("heading", name="Trainer output").click()
+    expect(page.locator(".part-output")).to_contain_text("Attempt 1, without its first 898 lines")
+    expect(page.locator(".part-output pre")).to_have_text("Traceback\n<b>the last line</b>")
     page.get_by_role("button", name="Retry").click()
     expect(page.locator(".part-state")).to_have_text("queued #1")
     expect(page.locator(".part-failure")).to_be_empty()
@@ -147,6 +154,37 @@ def test_a_failed_job_says_why_and_what_to_do_and_can_be_retried(visitor: Visito
     again = PlayedWorker(site.work, worker.job_id)
     again.tell(2)
     expect(page.locator(".part-run")).to_contain_text("step 1")
+
+
+def test_datasets_and_tokenizers_come_and_go(visitor: Visitor, site: Api, tmp_path: Path) -> None:
+    visitor.expect("status of 409")
+    needed = site.job(dataset=site.dataset(TEXT, filename="needed.txt"))["id"]
+    site.dataset("a\n\nb", filename="superfluous.txt")
+    (tmp_path / "tokenizer.json").write_text(of_bytes().to_str())
+    page = visitor.enter("/datasets")
+    page.locator("#upload-tokenizer").set_input_files(tmp_path / "tokenizer.json")
+    expect(page.get_by_text("tokenizer.json: 257 tokens.")).to_be_visible()
+    visitor.go("/new")
+    tokenizer = page.locator("[data-loc=tokenizer]")
+    tokenizer.locator("summary").first.click()
+    tokenizer.get_by_label("kind").select_option("uploaded tokenizer")
+    expect(tokenizer.get_by_label("upload", exact=True)).to_contain_text("tokenizer.json · 257 tokens")
+
+    visitor.go("/datasets")
+
+    def delete(name: str) -> None:
+        page.get_by_role("button", name=f"Delete {name}").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+
+    delete("needed.txt")
+    expect(page.get_by_role("alert")).to_contain_text(needed)
+    delete("superfluous.txt")
+    expect(page.locator("main").get_by_text("superfluous.txt")).to_have_count(0)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    delete("tokenizer.json")
+    expect(page.get_by_text("None is needed: a job learns its own")).to_be_visible()
+    left = {row["filename"] for row in site.http.get("/datasets").json()["data"]}
+    assert ("needed.txt" in left, "superfluous.txt" in left) == (True, False)
 
 
 def test_what_is_called_like_markup_is_shown_as_it_is_called(visitor: Visitor, site: Api) -> None:
@@ -159,6 +197,7 @@ def test_what_is_called_like_markup_is_shown_as_it_is_called(visitor: Visitor, s
     site.dataset("a\n\nb", filename=f"{evil.replace('/', '')}.txt")
     page = visitor.enter("/")
     expect(page.get_by_role("link", name=evil).first).to_be_visible()
+    expect(page.locator(".card").first).to_contain_text("loss – · epoch – of 3 · started")
     comparison = f"/compare?jobs={worker.job_id},{other}"
     views = {f"/jobs/{worker.job_id}": evil, "/datasets": "Datasets", "/new": "New job", comparison: "Compare"}
     for path, title in views.items():

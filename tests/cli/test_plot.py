@@ -39,5 +39,7 @@ def test_jobs_of_one_name_are_drawn_as_two_in_a_pipe(on_api: Main, api: Api, mon
     assert f"o docs ({workers[1].job_id})" in drawn.out
     assert "\x1b" not in drawn.out
     assert max(map(len, drawn.out.splitlines())) == 90
-    assert on_api("plot", api.job()["id"]).out == "no loss is known\n"
+    nothing = api.job(name="waits")["id"]
+    assert on_api("plot", nothing).out == "no loss is known\n"
+    assert on_api("plot", nothing, workers[0].job_id).err == "waits: no loss is known yet\n"
     assert on_api("plot", "job_of_nobody").status == 1
