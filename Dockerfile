@@ -18,7 +18,7 @@ FROM base AS api
 RUN pip install --constraint requirements.lock .
 USER epochd
 WORKDIR /home/epochd
-CMD ["uvicorn", "--factory", "app.main:app", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "10", "--ws-per-message-deflate", "false"]
+CMD ["python", "-m", "app"]
 
 FROM base AS worker
 RUN pip install --constraint requirements.lock '.[worker]'

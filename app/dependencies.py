@@ -11,8 +11,9 @@ from starlette.requests import HTTPConnection
 from app.errors import Forbidden, Unauthenticated
 from app.live import Feeds
 from app.resources import Resources
+from app.watchers import Watchers
 from core import events, job_queries, keys, tickets
-from core.errors import NotFound
+from core.errors import InvalidInput, NotFound
 from core.events import START, Cursor, Event
 from core.job_states import JobStatus
 from core.keys import Caller
@@ -46,6 +47,10 @@ def _feeds(resources: TheResources) -> Feeds:
     return resources.feeds
 
 
+def _watchers(resources: TheResources) -> Watchers:
+    return resources.watchers
+
+
 def _settings(resources: TheResources) -> Settings:
     return resources.settings
 
@@ -53,6 +58,7 @@ def _settings(resources: TheResources) -> Settings:
 Work = Annotated[UnitOfWork, Depends(_work)]
 TheStore = Annotated[Store, Depends(_store)]
 TheFeeds = Annotated[Feeds, Depends(_feeds)]
+TheWatchers = Annotated[Watchers, Depends(_watchers)]
 TheSettings = Annotated[Settings, Depends(_settings)]
 
 
@@ -146,7 +152,7 @@ TokenizerId = Annotated[str, AfterValidator(_tokenizer_id)]
 RefusalId = Annotated[str, AfterValidator(_refusal_id)]
 # The bounds stand inside the unions: of an absent value there is nothing to measure.
 _ShortText = Annotated[Text, Field(max_length=201)]
-_Limit = Annotated[int, Field(ge=1, le=200)]
+_Limit = Annotated[int, Field(ge=1, le=10_000)]
 _ListCursor = Annotated[str, Field(pattern=_ID.pattern)]
 
 Status = Annotated[JobStatus | None, _OrAbsent, Query()]
@@ -166,10 +172,14 @@ class PageRequest:
 
 
 def _paging(
-    limit: Annotated[_Limit | None, _OrAbsent, Query()] = 50,
+    settings: TheSettings,
+    limit: Annotated[_Limit | None, _OrAbsent, Query(description="50 by default")] = None,
     cursor: Annotated[_ListCursor | None, _OrAbsent, Query(description="`next_cursor` of a page")] = None,
 ) -> PageRequest:
-    return PageRequest(limit or 50, cursor)
+    if limit and limit > settings.max_page_size:
+        msg = f"A page holds up to {settings.max_page_size:,} (EPOCHD_MAX_PAGE_SIZE)."
+        raise InvalidInput.at(("query", "limit"), msg)
+    return PageRequest(limit or min(50, settings.max_page_size), cursor)
 
 
 Paging = Annotated[PageRequest, Depends(_paging)]
@@ -195,16 +205,17 @@ ResumedAfter = Annotated[Cursor, Depends(_resumed_after)]
 
 @dataclass(frozen=True)
 class Watched:
-    """A job of the caller's, and the newest event of its log when it was looked up."""
+    """A job that the caller sees, the newest event of its log when it was looked up, and the key that opens it."""
 
     job_id: str
     newest: Event | None
+    key_id: str
 
 
 def _watched(caller: Reader, work: Work, job_id: JobId) -> Watched:
     with work.reading() as session:
-        job_queries.get(session, caller.owner_id, job_id)
-        return Watched(job_id, events.newest(session, job_id))
+        job_queries.get(session, caller.sees, job_id)
+        return Watched(job_id, events.newest(session, job_id), caller.key_id)
 
 
 def _streamed(

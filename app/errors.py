@@ -6,7 +6,9 @@ EpochdError
 ├── Forbidden             the key lacks a scope, or the browser's page is foreign
 ├── ForeignHost           the Host header names another server
 ├── NotJson               the body's content type is not JSON
-├── Unavailable           the database does not answer
+├── SlowClient            a body that comes too slowly
+├── TooMany               as many watch with this key as may
+├── Unavailable           the database does not answer, or too many ask at once
 └── DiskFull              there is no room for what was sent
 """
 
@@ -52,6 +54,14 @@ class NotJson(EpochdError):
     """The route reads JSON, and the body claims to be something else."""
 
 
+class SlowClient(EpochdError):
+    """The body came so slowly that nobody waits for the rest."""
+
+
+class TooMany(EpochdError):
+    """The key has as much open at once as one key may."""
+
+
 class DiskFull(EpochdError):
     """The server has no room for what was sent."""
 
@@ -66,14 +76,18 @@ _STATUSES: dict[type[EpochdError], HTTPStatus] = {
     Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
+    SlowClient: HTTPStatus.REQUEST_TIMEOUT,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     NotJson: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
+    TooMany: HTTPStatus.TOO_MANY_REQUESTS,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     DiskFull: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 _HEADERS = {
     HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+    HTTPStatus.REQUEST_TIMEOUT: {"Connection": "close"},
+    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": "10"},
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "2"},
 }
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from app.looking import EarlyLook, look
 from app.resources import Resources
 from app.upload import Received
-from core import datasets, refusals
+from core import datasets, limits, refusals
 from core.dataset_files import DataFile, Split
 from core.dataset_report import Report
 from core.datasets import PlainForm
@@ -59,7 +59,8 @@ async def keep(
 ) -> tuple[Dataset, bool]:
     """Return the dataset of a received file, and whether it is new. `early` may have begun to look through it.
 
-    Raises InvalidInput, with the first faults and their lines, for a file that cannot be used.
+    Raises InvalidInput, with the first faults and their lines, for a file that cannot be used, and TooLarge for one
+    that the owner has no room for.
     """
     order = await run_in_threadpool(reading.order, received.path, received.filename, resources.settings)
     if same := await run_in_threadpool(_same, resources, owner_id, received, order):
@@ -79,6 +80,7 @@ def _added(
     )
     try:
         with resources.work.begin() as session:
+            limits.require_room(session, owner_id, file.path.stat().st_size, resources.settings)
             dataset = datasets.add(
                 session,
                 owner_id,

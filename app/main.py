@@ -1,4 +1,4 @@
-"""The API. Start it with `uvicorn --factory app.main:app`."""
+"""The API as an application: what is served, and what stands around it."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from app import errors
 from app.access_log import leave_out_tickets
 from app.live import Feeds
-from app.middleware import BodyLimit, Counted, RequestId, TrustedHost
+from app.middleware import AtOnce, BodyLimit, Counted, PacedBody, RequestId, TrustedHost
 from app.resources import open_resources
 from app.routes import (
     checkpoints,
@@ -90,6 +90,8 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(PacedBody, settings=settings)
+    app.add_middleware(AtOnce, settings=settings)
     app.add_middleware(TrustedHost, settings=settings)
     app.add_middleware(RequestId)
     app.add_middleware(Counted, traffic=resources.telemetry.traffic)

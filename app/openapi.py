@@ -16,10 +16,12 @@ _MEANINGS = {
     403: "The key lacks the scope.",
     404: "No such thing, or another owner's.",
     409: "Not possible in the present state.",
+    408: "The body came too slowly.",
     413: "The body is over this server's limit.",
     415: "The body is not JSON.",
     416: "The range lies outside.",
     422: "The request cannot be used; `errors` says where and why.",
+    429: "The key has as many streams open as one key may.",
     507: "The server's disk is full.",
     503: "The database, or another part, does not answer at the moment.",
 }

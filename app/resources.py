@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from app.live import Feeds
 from app.telemetry import Telemetry
+from app.watchers import Watchers
 from core.database import connect, schema_state
 from core.dispatch import Bell
 from core.errors import Unusable
@@ -33,6 +34,7 @@ class Resources:
     work: UnitOfWork
     store: Store
     feeds: Feeds
+    watchers: Watchers
     telemetry: Telemetry
     inspections: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_INSPECTIONS_AT_ONCE))
     early_looks: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_EARLY_LOOKS_AT_ONCE))
@@ -40,6 +42,7 @@ class Resources:
 
     async def close(self) -> None:
         """Let go of everything."""
+        self.watchers.close()
         await self.feeds.aclose()
         self.live_log.close()
         self.engine.dispose()
@@ -61,6 +64,7 @@ def open_resources(settings: Settings) -> Resources:
         work=work,
         store=open_store(settings.store),
         feeds=feeds,
+        watchers=Watchers(work, settings.max_watchers_per_key),
         telemetry=telemetry,
     )
 

@@ -13,6 +13,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from app.errors import SlowClient
 from core.errors import InvalidInput
 from core.store import Store
 
@@ -102,7 +103,7 @@ async def _pump(request: Request, write: Callable[[bytes], None], tell: Callable
                 await writing.begin(bytes(pending))
                 pending.clear()
                 tell()
-    except ClientDisconnect:
+    except (ClientDisconnect, SlowClient):
         await writing.begin(bytes(pending))  # so a client that is cut off again and again gets on all the same
         raise
     else:

@@ -74,7 +74,7 @@ class _Stack:
             environment["EPOCHD_REDIS_URL"] = f"unix://{self._socket}"
             command = redis_server.command(redis_binary, self._socket, self._data_dir)
             self._redis = self._part("Redis", "redis", command, environment)
-        self._api = self._part("The API", "api", _api_command(settings), environment)
+        self._api = self._part("The API", "api", _api_command(), environment)
         self._worker = self._part("The worker", "worker", _worker_command(), environment)
 
     def start(self) -> bool:
@@ -169,6 +169,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     return os.environ | {
         "EPOCHD_DATA_DIR": str(settings.data_dir.resolve()),
         "EPOCHD_DATABASE_URL": _absolute(settings.database),
+        "EPOCHD_HOST": settings.host,
         "EPOCHD_PORT": str(settings.port),
     }
 
@@ -180,15 +181,8 @@ def _absolute(database_url: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _api_command(settings: Settings) -> list[str]:
-    return [
-        *(sys.executable, "-m", "uvicorn", "--factory", "app.main:app"),
-        *("--host", settings.host, "--port", str(settings.port)),
-        *("--no-access-log", "--log-level", "warning"),
-        *("--timeout-graceful-shutdown", "1"),
-        # An event is small; compressing it for each watcher by itself would cost more than sending it.
-        *("--ws-per-message-deflate", "false"),
-    ]
+def _api_command() -> list[str]:
+    return [sys.executable, "-m", "app", "--quiet", "--stop-seconds", "1"]
 
 
 def _worker_command() -> list[str]:

@@ -13,6 +13,7 @@ from core.errors import Conflict, NotFound
 from core.ids import new_id
 from core.job_states import TERMINAL
 from core.models import Dataset, Job, utc_now
+from core.ownership import Seer, seen_by, sees
 from core.store import Store
 
 
@@ -91,18 +92,18 @@ def add(
     return dataset
 
 
-def get(session: Session, owner_id: str, dataset_id: str) -> Dataset:
-    """Return one of this owner's datasets. Raises NotFound, for another's as for none."""
+def get(session: Session, seer: Seer, dataset_id: str) -> Dataset:
+    """Return a dataset that the seer sees. Raises NotFound, for another's as for none."""
     dataset = session.get(Dataset, dataset_id)
-    if dataset is None or dataset.owner_id != owner_id or dataset.deleted_at is not None:
+    if dataset is None or not sees(seer, dataset) or dataset.deleted_at is not None:
         raise NotFound(f"There is no dataset {dataset_id}. `GET /datasets` lists yours.")
     return dataset
 
 
-def page(session: Session, owner_id: str, *, limit: int, before: str | None) -> list[Dataset]:
+def page(session: Session, seer: Seer, *, limit: int, before: str | None) -> list[Dataset]:
     """Return up to `limit` datasets older than the id `before`, newest first."""
-    mine = select(Dataset).where(col(Dataset.owner_id) == owner_id, col(Dataset.deleted_at).is_(None))
-    query = mine.order_by(col(Dataset.id).desc()).limit(limit)
+    seen = select(Dataset).where(seen_by(seer, col(Dataset.owner_id)), col(Dataset.deleted_at).is_(None))
+    query = seen.order_by(col(Dataset.id).desc()).limit(limit)
     return list(session.exec(query.where(col(Dataset.id) < before) if before else query))
 
 
@@ -145,13 +146,13 @@ def is_there(session: Session, dataset_id: str) -> bool:
     return session.exec(query).first() is not None
 
 
-def remove(session: Session, owner_id: str, dataset_id: str) -> None:
+def remove(session: Session, seer: Seer, dataset_id: str) -> None:
     """Delete a dataset: for clients at once, and its file as soon as somebody takes that away.
 
     The row stays as long as a job names it. Raises Conflict where a job that has not ended needs the dataset.
     """
     session.exec(select(Dataset.id).where(col(Dataset.id) == dataset_id).with_for_update()).first()
-    dataset = get(session, owner_id, dataset_id)
+    dataset = get(session, seer, dataset_id)
     alive = col(Job.status).not_in(TERMINAL) & col(Job.deleted_at).is_(None)
     if job_id := session.exec(select(Job.id).where(_names(dataset_id), alive).limit(1)).first():
         raise Conflict(f"{job_id} needs the dataset, and has not ended. Cancel it, or wait for its end.")

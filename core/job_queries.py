@@ -10,29 +10,30 @@ from core.database import UtcDateTime, database_now
 from core.errors import NotFound
 from core.job_states import JobStatus
 from core.models import Job, JobTag
+from core.ownership import Seer, seen_by, sees
 
 # Who is claimed first: by priority, then by age.
 QUEUE_ORDER = (col(Job.priority).desc(), col(Job.id))
 
 
-def get(session: Session, owner_id: str, job_id: str) -> Job:
-    """Return one of this owner's jobs. Raises NotFound, for another's as for none."""
+def get(session: Session, seer: Seer, job_id: str) -> Job:
+    """Return a job that the seer sees. Raises NotFound, for another's as for none."""
     job = session.get(Job, job_id)
-    if job is None or job.owner_id != owner_id or job.deleted_at is not None:
+    if job is None or not sees(seer, job) or job.deleted_at is not None:
         raise NotFound(f"There is no job {job_id}. `GET /jobs` lists yours.")
     return job
 
 
 def page(
-    session: Session, owner_id: str, *, limit: int, before: str | None, status: JobStatus | None, tag: str | None
+    session: Session, seer: Seer, *, limit: int, before: str | None, status: JobStatus | None, tag: str | None
 ) -> list[Job]:
     """Return up to `limit` jobs older than the id `before`, newest first. `tag` is `key:value`."""
     id_, state = (col(JobTag.job_id), col(JobTag.status)) if tag else (col(Job.id), col(Job.status))
     # Those with a tag in the order of the tags' own indexes: no list of them all is made. Deleted jobs have none.
     query = (
-        select(id_).where(col(JobTag.owner_id) == owner_id, col(JobTag.tag) == tag)
+        select(id_).where(seen_by(seer, col(JobTag.owner_id)), col(JobTag.tag) == tag)
         if tag
-        else select(id_).where(col(Job.owner_id) == owner_id, col(Job.deleted_at).is_(None))
+        else select(id_).where(seen_by(seer, col(Job.owner_id)), col(Job.deleted_at).is_(None))
     )
     if before:
         query = query.where(id_ < before)

@@ -93,7 +93,7 @@ class Sequence(Strict):
 class Training(Strict):
     """The loop's hyperparameters. A window is `gradient_accumulation_steps` batches, the work of one update."""
 
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 3
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 3
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
     gradient_accumulation_steps: Annotated[int, Field(ge=1, le=65_536)] = 1
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 3e-4
@@ -169,7 +169,7 @@ class JobSpec(Strict):
     checkpoints: Checkpoints = Checkpoints()
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
     max_failures: Annotated[int, Field(ge=1, le=1000)] = 3
-    tags: dict[Tag, Tag] = Field(default={}, max_length=20)
+    tags: dict[Tag, Tag] = Field(default={}, max_length=100)
 
     @model_validator(mode="after")
     def _early_stopping_has_something_to_go_by(self) -> Self:

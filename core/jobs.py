@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from core import checkpoints, datasets, job_queries, metrics, submission, tokenizers
+from core import checkpoints, datasets, job_queries, limits, metrics, submission, tokenizers
 from core.database import database_now
 from core.errors import CancelRequested, Conflict, EpochdError, FenceLost, InvalidInput, NotFound
 from core.events import Cursor, Event, append
@@ -19,6 +19,7 @@ from core.job_spec import JobSpec, UploadedTokenizer, ValidationDataset
 from core.job_states import TERMINAL, JobStatus, StopRequest
 from core.model_spec import EarlierModel
 from core.models import Job, JobTag, utc_now
+from core.ownership import Seer
 from core.settings import Settings
 from core.unit_of_work import announcements, log_event
 
@@ -63,14 +64,15 @@ def submit(
     session: Session,
     owner_id: str,
     spec: JobSpec,
-    limits: Settings,
+    settings: Settings,
     *,
     idempotency_key: str | None = None,
     request_sha256: str,
 ) -> tuple[Job, bool]:
     """Store a job and say whether it is new: a known idempotency key gives the job it made.
 
-    Raises InvalidInput where the spec cannot run, or where the key was used with another request.
+    Raises InvalidInput where the spec cannot run, or where the key was used with another request; Conflict and TooLarge
+    where the owner has as much here as one owner may.
     """
     if idempotency_key and (earlier := _by_idempotency_key(session, owner_id, idempotency_key)):
         if earlier.request_sha256 != request_sha256:
@@ -78,6 +80,8 @@ def submit(
                 f"Idempotency-Key {idempotency_key!r} was used for another request ({earlier.id}). Use a new key."
             )
         return earlier, False
+    limits.require_place(session, owner_id, settings)
+    limits.require_room(session, owner_id, 1, settings)
     if isinstance(spec.model, EarlierModel):
         # Its checkpoints are neither thinned out nor deleted before this job is there to need one of them.
         _lock(session, spec.model.checkpoint.job)
@@ -86,7 +90,7 @@ def submit(
     if isinstance(spec.tokenizer, UploadedTokenizer):
         # Nor is its tokenizer.
         tokenizers.lock(session, spec.tokenizer.upload)
-    prepared = submission.prepare(session, owner_id, spec, limits)
+    prepared = submission.prepare(session, owner_id, spec, settings)
     spec = prepared.spec
     # By the one clock that all APIs share: jobs of one priority are claimed in the order of their ids.
     now = session.execute(sa.select(database_now())).scalar_one()
@@ -116,9 +120,9 @@ def submit(
     return job, True
 
 
-def request_cancel(session: Session, owner_id: str, job_id: str) -> Job:
+def request_cancel(session: Session, seer: Seer, job_id: str) -> Job:
     """Cancel a job that waits, or ask a running one to stop. Raises Conflict with the state of one that has ended."""
-    job = _locked(session, owner_id, job_id)
+    job = _locked(session, seer, job_id)
     if job.status in (JobStatus.QUEUED, JobStatus.PAUSED):
         _leave(session, job, JobStatus.CANCELLED, {"reason": f"asked while {job.status}"})
     elif job.status == JobStatus.RUNNING:
@@ -128,9 +132,9 @@ def request_cancel(session: Session, owner_id: str, job_id: str) -> Job:
     return job
 
 
-def request_pause(session: Session, owner_id: str, job_id: str) -> Job:
+def request_pause(session: Session, seer: Seer, job_id: str) -> Job:
     """Pause a queued job, or ask a running one to save a checkpoint and free its place. Raises Conflict."""
-    job = _locked(session, owner_id, job_id)
+    job = _locked(session, seer, job_id)
     if job.status == JobStatus.QUEUED:
         _leave(session, job, JobStatus.PAUSED, {"reason": "asked while queued"})
     elif job.status == JobStatus.RUNNING and job.stop_requested != StopRequest.CANCEL:
@@ -142,9 +146,9 @@ def request_pause(session: Session, owner_id: str, job_id: str) -> Job:
     return job
 
 
-def resume(session: Session, owner_id: str, job_id: str) -> Job:
+def resume(session: Session, seer: Seer, job_id: str) -> Job:
     """Put a paused job back into the queue, or withdraw a pause that is not yet answered. Raises Conflict."""
-    job = _locked(session, owner_id, job_id)
+    job = _locked(session, seer, job_id)
     if job.status == JobStatus.PAUSED:
         _leave(session, job, JobStatus.QUEUED, {"reason": "asked"}, event="resumed")
         announcements(session).ring = True
@@ -155,12 +159,12 @@ def resume(session: Session, owner_id: str, job_id: str) -> Job:
     return job
 
 
-def retry(session: Session, owner_id: str, job_id: str) -> Job:
+def retry(session: Session, seer: Seer, job_id: str) -> Job:
     """Queue a failed or cancelled job again: it goes on from its last checkpoint, with a whole budget of failures.
 
     Raises Conflict where the job has not ended so, or where its data or the checkpoint it starts from is gone.
     """
-    job = _locked(session, owner_id, job_id)
+    job = _locked(session, seer, job_id)
     if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
         raise Conflict(f"{job.id} is {job.status}: only a failed or cancelled job can be retried.")
     if not checkpoints.newest_resumable(session, job.id):
@@ -193,21 +197,21 @@ def _check_beginning(session: Session, job: Job) -> None:
         raise Conflict(f"{job.id} cannot begin again: its tokenizer {job.tokenizer_id} was deleted. Submit a new job.")
 
 
-def request_save(session: Session, owner_id: str, job_id: str) -> Job:
+def request_save(session: Session, seer: Seer, job_id: str) -> Job:
     """Ask a running job for a checkpoint after the update in hand; it goes on. Raises Conflict for any other job."""
-    job = _locked(session, owner_id, job_id)
+    job = _locked(session, seer, job_id)
     if job.status != JobStatus.RUNNING:
         raise Conflict(f"{job.id} is {job.status}: only a running job can save a checkpoint.")
     _ask(session, job, save_requested=True)
     return job
 
 
-def delete(session: Session, owner_id: str, job_id: str) -> None:
+def delete(session: Session, seer: Seer, job_id: str) -> None:
     """Delete a job that has ended, with its log and its checkpoints: at once for clients, soon on the disk.
 
     Raises Conflict where it has not ended, or where a live job goes on from one of its checkpoints.
     """
-    job = _locked(session, owner_id, job_id)
+    job = _locked(session, seer, job_id)
     if job.status not in TERMINAL:
         raise Conflict(f"{job.id} is {job.status}: cancel it first, and delete it when it has ended.")
     if needed := checkpoints.needed_by_live_jobs(session, checkpoints.all_of(session, job.id)):
@@ -445,10 +449,10 @@ def _tag(session: Session, job_id: str, status: JobStatus) -> None:
     )
 
 
-def _locked(session: Session, owner_id: str, job_id: str) -> Job:
-    job_queries.get(session, owner_id, job_id)
+def _locked(session: Session, seer: Seer, job_id: str) -> Job:
+    job_queries.get(session, seer, job_id)
     _lock(session, job_id)
-    return job_queries.get(session, owner_id, job_id)
+    return job_queries.get(session, seer, job_id)
 
 
 def _lock(session: Session, job_id: str) -> None:

@@ -3,6 +3,7 @@
 import hmac
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 from core.ids import new_id, secret_hash
 from core.models import Key, Owner, utc_now
+from core.ownership import Seer
 from core.unit_of_work import UnitOfWork
 
 SCOPES = ("read", "write", "admin")
@@ -23,11 +25,16 @@ _LAST_USE_EVERY = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: everything a request sees or makes is this owner's."""
+    """Who asks: everything that a request makes is this owner's."""
 
     owner_id: str
     key_id: str
     scopes: frozenset[str]
+
+    @property
+    def sees(self) -> Seer:
+        """Whose things this caller sees: its owner's, or with the scope `admin` everyone's."""
+        return None if "admin" in self.scopes else self.owner_id
 
 
 def create(
@@ -39,15 +46,19 @@ def create(
         owner = Owner(id=new_id("own"), name=owner_name)
         session.add(owner)
         session.flush()
+    return _add(session, owner.id, scopes or ["read", "write"], expires_at)
+
+
+def _add(session: Session, owner_id: str, scopes: list[str], expires_at: datetime | None) -> str:
     prefix, secret = secrets.token_hex(_PREFIX_CHARACTERS // 2), secrets.token_urlsafe(32)
     presented = f"epochd_{prefix}_{secret}"
     session.add(
         Key(
             id=new_id("key"),
-            owner_id=owner.id,
+            owner_id=owner_id,
             prefix=prefix,
             sha256=secret_hash(presented),
-            scopes=scopes or ["read", "write"],
+            scopes=scopes,
             expires_at=expires_at,
         )
     )
@@ -71,6 +82,11 @@ def caller_of(key: Key) -> Caller | None:
     if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= utc_now()):
         return None
     return Caller(key.owner_id, key.id, frozenset(key.scopes))
+
+
+def live(session: Session, key_ids: Iterable[str]) -> set[str]:
+    """Return which of these keys still open something."""
+    return {key.id for key in session.exec(select(Key).where(col(Key.id).in_(key_ids))) if caller_of(key)}
 
 
 def used_lately(session: Session, key_id: str) -> bool:
@@ -100,6 +116,25 @@ def revoke(session: Session, prefix: str) -> Key:
     key.revoked_at = utc_now()
     session.add(key)
     return key
+
+
+def rotate(session: Session, prefix: str, key_file: Path) -> str:
+    """Make a key that opens what the one with this prefix does, for as long, revoke that one, and return the new one.
+
+    Where the old one lies in `key_file` the new one takes its place. Raises NotFound, and Conflict where the old one
+    has expired.
+    """
+    old = revoke(session, prefix)
+    if old.expires_at is not None and old.expires_at <= utc_now():
+        raise Conflict(f"The key epochd_{prefix} has expired: make a new one with `epochd keys create`.")
+    presented = _add(session, old.owner_id, old.scopes, old.expires_at)
+    try:
+        lies_there = key_file.read_text().startswith(f"epochd_{prefix}_")
+    except FileNotFoundError:
+        lies_there = False
+    if lies_there:
+        _leave(key_file, presented)
+    return presented
 
 
 def ensure_first_key(work: UnitOfWork, key_file: Path) -> str | None:

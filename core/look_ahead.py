@@ -8,6 +8,7 @@ from core.errors import InvalidInput, NotFound
 from core.job_spec import JobSpec, Sequence, TokenizerTraining, TrainedTokenizer, UploadedTokenizer, ValidationDataset
 from core.model_spec import EarlierModel, HubModel
 from core.models import Dataset, Job, Tokenizer
+from core.ownership import Seer
 from core.preview import PreviewRequest
 from core.run_estimate import CountRequest, Question
 from core.store import Store
@@ -19,7 +20,7 @@ _AT = ("query", "tokenizer")
 
 def preview_request(
     session: Session,
-    owner_id: str,
+    seer: Seer,
     store: Store,
     dataset_id: str,
     *,
@@ -32,7 +33,7 @@ def preview_request(
 
     Raises NotFound where there is no such dataset, InvalidInput where there is no such tokenizer.
     """
-    dataset = datasets.get(session, owner_id, dataset_id)
+    dataset = datasets.get(session, seer, dataset_id)
     if tokenizer is None and holds_ids(dataset.columns):
         source = None
     elif tokenizer in (None, "train"):
@@ -40,7 +41,7 @@ def preview_request(
             raise InvalidInput.at(_AT, "The dataset holds token ids: there is no text to train a tokenizer on.")
         source = TokenizerSource(learn=TokenizerTraining(vocab_size=vocab_size))
     else:
-        source = _named(session, owner_id, store, tokenizer)
+        source = _named(session, seer, store, tokenizer)
     file = datasets.data_file(dataset, store)
     return PreviewRequest(file=file, rows=rows, tokenizer=source, sequence=sequence)
 
@@ -62,16 +63,16 @@ def question(session: Session, owner_id: str, store: Store, prepared: Prepared) 
     return Question(spec=spec, plan=prepared.plan, count=count, shape=prepared.shape)
 
 
-def _named(session: Session, owner_id: str, store: Store, name: str | None) -> TokenizerSource:
+def _named(session: Session, seer: Seer, store: Store, name: str | None) -> TokenizerSource:
     if name == "bytes":
         return TokenizerSource()
     kind = (name or "").partition("_")[0]
     try:
         if kind == "tok":
-            uploaded = tokenizers.get(session, owner_id, name or "")
+            uploaded = tokenizers.get(session, seer, name or "")
             return TokenizerSource(file=tokenizers.file_of(uploaded, store), end_of_text=uploaded.end_of_text)
         if kind == "job":
-            newest = checkpoints.find(session, job_queries.get(session, owner_id, name or "").id, "latest")
+            newest = checkpoints.find(session, job_queries.get(session, seer, name or "").id, "latest")
             return TokenizerSource(folder=store.fetch(checkpoints.store_key(newest)) / "model")
     except NotFound as error:
         raise InvalidInput.at(_AT, error.detail) from error

@@ -46,13 +46,9 @@ def first_plan(
     count = _parameters(spec, vocab_size, base)
     if count is not None and count > limits.max_parameters:
         raise InvalidInput(
-            f"The model would have {count:,} parameters; the limit here is {limits.max_parameters:,}: make it smaller.",
+            f"The model would have {count:,} parameters; the limit here is {limits.max_parameters:,} "
+            "(EPOCHD_MAX_PARAMETERS): make it smaller.",
             [Fault(("model",), f"{count:,} parameters, over the limit of {limits.max_parameters:,}")],
-        )
-    if spec.sequence.max_length > limits.max_sequence_length:
-        raise InvalidInput(
-            f"sequence.max_length is {spec.sequence.max_length}; this server allows {limits.max_sequence_length}.",
-            [Fault(("sequence", "max_length"), f"over the limit of {limits.max_sequence_length}")],
         )
     return RunPlan(
         exact=False,

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from core.errors import Unusable
+from core.exposure import require_password, require_shelter
 
 
 class Settings(BaseSettings):
@@ -18,6 +19,10 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     allowed_hosts: list[str] = ["127.0.0.1", "localhost", "[::1]"]
+
+    # Declares that nobody else reaches the address that the API listens on: a proxy with TLS stands in front, or the
+    # port is published on the loopback address alone.
+    tls_in_front: bool = False
 
     # Left unset they follow from data_dir: the embedded SQLite, the local stack's own Redis, a local folder.
     database_url: str = ""
@@ -35,6 +40,18 @@ class Settings(BaseSettings):
     max_body_bytes: int = 2**20
     max_parameters: int = 2_000_000_000
     max_sequence_length: int = 8192
+    max_batch_size: Annotated[int, Field(ge=1)] = 4096
+    max_epochs: Annotated[int, Field(ge=1)] = 10_000
+    max_tags: Annotated[int, Field(ge=0)] = 20
+    # Of one owner: what datasets, tokenizers and checkpoints take; and jobs that have not ended.
+    max_storage_bytes: Annotated[int, Field(ge=0)] = 500 * 2**30
+    max_live_jobs: Annotated[int, Field(ge=1)] = 1000
+    max_page_size: Annotated[int, Field(ge=1)] = 200
+    # Who follows jobs with one key at one API process; and what such a process answers at once.
+    max_watchers_per_key: Annotated[int, Field(ge=1)] = 1000
+    max_requests_at_once: Annotated[int, Field(ge=1)] = 500
+    # A client has so long for the head of a request, and again for each 16 KiB of its body.
+    slow_client_seconds: Annotated[float, Field(gt=0)] = 30.0
     # A worker keeps tokens and tokenizers for the next job on the same dataset; the longest unused make room.
     cache_max_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
 
@@ -93,9 +110,9 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the environment. Raises Unusable naming the variable that is wrong."""
+    """Read the environment. Raises Unusable naming the variable that is wrong, or that opens a door."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         faults = "; ".join(f"EPOCHD_{str(f['loc'][0]).upper()}: {f['msg']}" for f in error.errors())
         raise Unusable(f"The settings cannot be used: {faults}. Correct the environment variable.") from error
@@ -103,3 +120,6 @@ def load_settings() -> Settings:
         raise Unusable(
             f"The settings cannot be used: {error}. A list is written as JSON: EPOCHD_ALLOWED_HOSTS='[\"localhost\"]'."
         ) from error
+    require_shelter(settings.host, tls_in_front=settings.tls_in_front)
+    require_password(settings.redis)
+    return settings

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqlmodel import Session
 
-from core import checkpoints, datasets, job_queries, tokenizers
+from core import checkpoints, datasets, job_queries, limits, tokenizers
 from core.dataset_files import holds_ids
 from core.errors import InvalidInput, NotFound
 from core.job_spec import JobSpec, UploadedTokenizer, ValidationDataset
@@ -27,11 +27,12 @@ class Prepared(NamedTuple):
     shape: AnyShape | None
 
 
-def prepare(session: Session, owner_id: str, spec: JobSpec, limits: Settings) -> Prepared:
+def prepare(session: Session, owner_id: str, spec: JobSpec, settings: Settings) -> Prepared:
     """Check a spec against what exists.
 
     Raises InvalidInput, with the field, where a dataset or a checkpoint is missing or the job could never run.
     """
+    limits.check_spec(spec, settings)
     dataset = _referenced_dataset(session, owner_id, spec.dataset, ("dataset",))
     validation = None
     if isinstance(spec.validation, ValidationDataset):
@@ -40,7 +41,7 @@ def prepare(session: Session, owner_id: str, spec: JobSpec, limits: Settings) ->
     base = base_checkpoint = None
     if isinstance(spec.model, EarlierModel):
         spec, base, base_checkpoint = _resolve_base(session, owner_id, spec, spec.model)
-    plan = first_plan(spec, dataset, validation, base, limits, uploaded=uploaded)
+    plan = first_plan(spec, dataset, validation, base, settings, uploaded=uploaded)
     shape = spec.model.config if isinstance(spec.model, NewModel) else base.shape if base else None
     return Prepared(spec, plan, base_checkpoint, shape)
 

@@ -10,6 +10,7 @@ from core.errors import Conflict, Corrupt, NotFound
 from core.ids import new_id
 from core.job_states import TERMINAL
 from core.models import Job, Tokenizer, utc_now
+from core.ownership import Seer, seen_by, sees
 from core.store import Store
 from core.tokenizer_files import Checked
 
@@ -67,10 +68,10 @@ def add(
     return tokenizer
 
 
-def get(session: Session, owner_id: str, tokenizer_id: str) -> Tokenizer:
-    """Return one of this owner's tokenizers. Raises NotFound, for another's as for none."""
+def get(session: Session, seer: Seer, tokenizer_id: str) -> Tokenizer:
+    """Return a tokenizer that the seer sees. Raises NotFound, for another's as for none."""
     tokenizer = session.get(Tokenizer, tokenizer_id)
-    if tokenizer is None or tokenizer.owner_id != owner_id or tokenizer.deleted_at is not None:
+    if tokenizer is None or not sees(seer, tokenizer) or tokenizer.deleted_at is not None:
         raise NotFound(f"There is no tokenizer {tokenizer_id}. `GET /tokenizers` lists yours.")
     return tokenizer
 
@@ -82,19 +83,19 @@ def lock(session: Session, tokenizer_id: str) -> Tokenizer | None:
     return session.exec(query.execution_options(populate_existing=True)).one_or_none()
 
 
-def page(session: Session, owner_id: str, *, limit: int, before: str | None) -> list[Tokenizer]:
+def page(session: Session, seer: Seer, *, limit: int, before: str | None) -> list[Tokenizer]:
     """Return up to `limit` tokenizers older than the id `before`, newest first."""
-    mine = select(Tokenizer).where(col(Tokenizer.owner_id) == owner_id, col(Tokenizer.deleted_at).is_(None))
-    query = mine.order_by(col(Tokenizer.id).desc()).limit(limit)
+    seen = select(Tokenizer).where(seen_by(seer, col(Tokenizer.owner_id)), col(Tokenizer.deleted_at).is_(None))
+    query = seen.order_by(col(Tokenizer.id).desc()).limit(limit)
     return list(session.exec(query.where(col(Tokenizer.id) < before) if before else query))
 
 
-def remove(session: Session, owner_id: str, tokenizer_id: str) -> None:
+def remove(session: Session, seer: Seer, tokenizer_id: str) -> None:
     """Delete a tokenizer: for clients at once, and its file as soon as somebody takes that away.
 
     Raises NotFound, or Conflict while a live job needs it. The checkpoints of jobs that have ended hold it themselves.
     """
-    get(session, owner_id, tokenizer_id)
+    get(session, seer, tokenizer_id)
     found = lock(session, tokenizer_id)
     if found is None:
         raise NotFound(f"There is no tokenizer {tokenizer_id}. `GET /tokenizers` lists yours.")

@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from pydantic import Field
 from sqlmodel import Session, col, delete, select, update
 
-from core import datasets
+from core import datasets, limits
 from core.database import database_now
 from core.dataset_files import Split
 from core.errors import Conflict, InvalidInput, NotFound, TooLarge
 from core.ids import new_id
 from core.models import Upload
+from core.ownership import Seer, sees
 from core.settings import Settings
 from core.strict import ShortText, Strict
 
@@ -40,13 +41,13 @@ def store_key(upload_id: str) -> str:
     return f"uploads/{upload_id}"
 
 
-def announce(session: Session, owner_id: str, what: Announcement, limits: Settings) -> tuple[Upload, bool]:
+def announce(session: Session, owner_id: str, what: Announcement, settings: Settings) -> tuple[Upload, bool]:
     """Return the upload to go on with, and whether it is new: who announces the same again goes on where it stopped.
 
-    Raises TooLarge for a file over the limit, Conflict where this owner has too many under way.
+    Raises TooLarge for a file over a limit, Conflict where this owner has too many under way.
     """
-    if what.bytes > limits.max_upload_bytes:
-        limit = f"{limits.max_upload_bytes:,} bytes (EPOCHD_MAX_UPLOAD_BYTES)"
+    if what.bytes > settings.max_upload_bytes:
+        limit = f"{settings.max_upload_bytes:,} bytes (EPOCHD_MAX_UPLOAD_BYTES)"
         raise TooLarge(f"The file has {what.bytes:,} bytes, and this server takes {limit}.")
     mine = select(Upload).where(col(Upload.owner_id) == owner_id)
     earlier = session.exec(mine.where(col(Upload.request_sha256) == what.identity)).one_or_none()
@@ -56,11 +57,13 @@ def announce(session: Session, owner_id: str, what: Announcement, limits: Settin
         touch(session, earlier)
         return earlier, False
     under_way = session.exec(mine.where(col(Upload.dataset_id).is_(None)).order_by(col(Upload.id))).all()
-    if len(under_way) >= limits.max_open_uploads:
+    if len(under_way) >= settings.max_open_uploads:
         raise Conflict(
-            f"{len(under_way)} uploads are under way, as many as this server allows one owner. Finish or delete one: "
+            f"{len(under_way)} uploads are under way, as many as this server allows one owner "
+            "(EPOCHD_MAX_OPEN_UPLOADS). Finish or delete one: "
             f"`DELETE /uploads/{under_way[0].id}` is the oldest."
         )
+    limits.require_room(session, owner_id, what.bytes, settings, announced=True)
     upload = Upload(
         id=new_id("up"), owner_id=owner_id, request_sha256=what.identity, touched_at=_now(session), **what.model_dump()
     )
@@ -69,10 +72,10 @@ def announce(session: Session, owner_id: str, what: Announcement, limits: Settin
     return upload, True
 
 
-def get(session: Session, owner_id: str, upload_id: str) -> Upload:
-    """Return one of this owner's uploads. Raises NotFound, for another's as for none."""
+def get(session: Session, seer: Seer, upload_id: str) -> Upload:
+    """Return an upload that the seer sees. Raises NotFound, for another's as for none."""
     upload = session.get(Upload, upload_id)
-    if upload is None or upload.owner_id != owner_id:
+    if upload is None or not sees(seer, upload):
         raise NotFound(
             f"There is no upload {upload_id}. `POST /uploads` begins one; what nobody goes on with is deleted."
         )
@@ -128,9 +131,9 @@ def expired(session: Session, keep_seconds: float) -> Sequence[str]:
     return session.exec(select(Upload.id).where(col(Upload.touched_at) < database_now(-keep_seconds))).all()
 
 
-def expires_at(upload: Upload, limits: Settings) -> datetime:
+def expires_at(upload: Upload, settings: Settings) -> datetime:
     """Return until when an upload is kept, if nobody goes on with it."""
-    return upload.touched_at + timedelta(seconds=limits.upload_keep_seconds)
+    return upload.touched_at + timedelta(seconds=settings.upload_keep_seconds)
 
 
 def _now(session: Session) -> datetime:

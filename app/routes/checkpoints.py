@@ -61,7 +61,7 @@ def _published(
     ] = None,
 ) -> Published:
     with work.reading() as session:
-        job_queries.get(session, caller.owner_id, job_id)
+        job_queries.get(session, caller.sees, job_id)
         row = checkpoints.find(session, job_id, _epoch(epoch), manifest)
         session.expunge(row)
     try:
@@ -93,7 +93,7 @@ ThePublished = Annotated[Published, Depends(_published)]
 def list_(caller: Reader, work: Work, job_id: JobId) -> CheckpointList:
     """Return the checkpoints that are there to download."""
     with work.reading() as session:
-        job_queries.get(session, caller.owner_id, job_id)
+        job_queries.get(session, caller.sees, job_id)
         return CheckpointList(data=[CheckpointBody.of(row) for row in checkpoints.all_of(session, job_id)])
 
 

@@ -62,7 +62,7 @@ async def create(
 def list_(caller: Reader, work: Work, paging: Paging) -> DatasetPage:
     """Return the caller's datasets."""
     with work.reading() as session:
-        found = datasets.page(session, caller.owner_id, limit=paging.limit + 1, before=paging.before)
+        found = datasets.page(session, caller.sees, limit=paging.limit + 1, before=paging.before)
         return DatasetPage.of(found, paging.limit)
 
 
@@ -70,7 +70,7 @@ def list_(caller: Reader, work: Work, paging: Paging) -> DatasetPage:
 def read(caller: Reader, work: Work, dataset_id: DatasetId) -> DatasetBody:
     """Return one of the caller's datasets."""
     with work.reading() as session:
-        return DatasetBody.of(datasets.get(session, caller.owner_id, dataset_id))
+        return DatasetBody.of(datasets.get(session, caller.sees, dataset_id))
 
 
 @router.get(
@@ -83,7 +83,7 @@ def read(caller: Reader, work: Work, dataset_id: DatasetId) -> DatasetBody:
 def report(caller: Reader, work: Work, store: TheStore, dataset_id: DatasetId) -> Response:
     """Return every warning, such as a row that is skipped, with its line; the dataset itself has the first 20."""
     with work.reading() as session:
-        datasets.get(session, caller.owner_id, dataset_id)
+        datasets.get(session, caller.sees, dataset_id)
     try:
         path: Path | None = store.fetch(datasets.report_key(dataset_id))
     except Corrupt:
@@ -113,7 +113,7 @@ def refusal(caller: Writer, store: TheStore, refusal_id: RefusalId) -> Response:
 def delete(caller: Writer, work: Work, store: TheStore, dataset_id: DatasetId) -> None:
     """Delete a dataset and its file. Jobs that have ended keep what they made of it, but cannot be retried."""
     with work.begin() as session:
-        datasets.remove(session, caller.owner_id, dataset_id)
+        datasets.remove(session, caller.sees, dataset_id)
     # Should this process die here, a worker does it.
     for key in (datasets.store_key(dataset_id), datasets.report_key(dataset_id)):
         store.delete(key)

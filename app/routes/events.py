@@ -1,6 +1,7 @@
 """A job's log by polling, where `wait` holds the answer until there is something new, and as server-sent events."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Annotated
 
 import anyio.to_thread
@@ -8,10 +9,11 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import StringConstraints
 from starlette.responses import StreamingResponse
 
-from app.dependencies import ResumedAfter, TheFeeds, Watched, WatchedJob, Work
+from app.dependencies import ResumedAfter, TheFeeds, TheWatchers, Watched, WatchedJob, Work
 from app.live import Entry, Feeds
 from app.openapi import problems
 from app.schemas import EventPage
+from app.watchers import Watchers
 from core import events
 from core.events import Cursor
 from core.unit_of_work import UnitOfWork
@@ -34,12 +36,13 @@ _SSE_HEADERS = {"Cache-Control": "no-store", "Vary": "Accept", "X-Accel-Bufferin
     responses={
         200: {"content": {_SSE: {"schema": {"type": "string"}}}},
         204: {"description": "Server-sent events: nothing will ever follow the cursor."},
-        **problems(404),
+        **problems(404, 429),
     },
 )
 async def poll(
     watched: WatchedJob,
     feeds: TheFeeds,
+    watchers: TheWatchers,
     work: Work,
     after: ResumedAfter,
     *,
@@ -54,7 +57,14 @@ async def poll(
     if type:
         return await anyio.to_thread.run_sync(_so_far, work, watched, after, limit, type)
     if _wants_sse(accept):
-        return await _sse(watched, feeds, after)
+        return await _sse(watched, feeds, watchers, after)
+    if wait:
+        watchers.require_seat(watched.key_id)
+    with watchers.seat(watched.key_id) if wait else nullcontext():
+        return await _poll(watched, feeds, after, limit, wait)
+
+
+async def _poll(watched: Watched, feeds: Feeds, after: Cursor, limit: int, wait: float) -> Response:
     async with feeds.watch(watched.job_id, watched.newest) as feed:
         entries, done = await feed.after(after, limit=limit, wait=wait)
     return _page([entry.line for entry in entries], entries[-1].cursor if entries else after, done)
@@ -77,24 +87,26 @@ def _wants_sse(accept: str) -> bool:
     return any(part.partition(";")[0].strip().lower() == _SSE for part in accept.split(","))
 
 
-async def _sse(watched: Watched, feeds: Feeds, after: Cursor) -> Response:
+async def _sse(watched: Watched, feeds: Feeds, watchers: Watchers, after: Cursor) -> Response:
     async with feeds.watch(watched.job_id, watched.newest) as feed:
         entries, done = await feed.after(after, limit=1, wait=0)
     if done and not entries:
         # A browser reconnects at the end of every answer; this one tells it not to.
         return Response(status_code=204, headers=_SSE_HEADERS)
-    return StreamingResponse(_messages(watched, feeds, after), media_type=_SSE, headers=_SSE_HEADERS)
+    watchers.require_seat(watched.key_id)
+    return StreamingResponse(_messages(watched, feeds, watchers, after), media_type=_SSE, headers=_SSE_HEADERS)
 
 
-async def _messages(watched: Watched, feeds: Feeds, cursor: Cursor) -> AsyncIterator[str]:
-    """Yield messages until the log ends or the process does: who was let go so comes back with its last id."""
-    async with feeds.watch(watched.job_id, watched.newest) as feed:
-        while True:
-            entries, done = await feed.after(cursor, limit=_PAGE_EVENTS, wait=_SIGN_OF_LIFE_SECONDS)
-            yield "".join(map(_message, entries)) or ":\n\n"
-            if done or feed.closed:
-                return
-            cursor = entries[-1].cursor if entries else cursor
+async def _messages(watched: Watched, feeds: Feeds, watchers: Watchers, cursor: Cursor) -> AsyncIterator[str]:
+    """Yield messages until the log, the process or the key ends: who was let go comes back with its last id."""
+    with watchers.seat(watched.key_id) as gone:
+        async with feeds.watch(watched.job_id, watched.newest) as feed:
+            while True:
+                entries, done = await feed.after(cursor, limit=_PAGE_EVENTS, wait=_SIGN_OF_LIFE_SECONDS)
+                yield "".join(map(_message, entries)) or ":\n\n"
+                if done or feed.closed or gone.is_set():
+                    return
+                cursor = entries[-1].cursor if entries else cursor
 
 
 def _message(entry: Entry) -> str:

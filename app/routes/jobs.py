@@ -14,11 +14,12 @@ from app.json_body import JobSpecBody, SpecBody
 from app.openapi import json_request, problems
 from app.resources import Resources
 from app.schemas import JobBody, JobPage, Plan
-from core import job_queries, jobs, look_ahead, run_estimate, submission
+from core import job_queries, jobs, limits, look_ahead, run_estimate, submission
 from core.failpoints import reach
 from core.job_spec import JobSpec
 from core.keys import Caller
 from core.models import Job
+from core.ownership import Seer
 from core.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["jobs"])
@@ -32,7 +33,7 @@ router = APIRouter(tags=["jobs"])
     responses={
         201: {"headers": {"Location": {"schema": {"type": "string"}}}},
         200: {"model": JobBody | Plan, "description": "The job that an earlier try has made, or the plan alone."},
-        **problems(413, 415),
+        **problems(409, 413, 415),
     },
     openapi_extra=json_request("JobSpec"),
 )
@@ -68,7 +69,7 @@ def list_(caller: Reader, work: Work, paging: Paging, status: Status = None, tag
     """Return the caller's jobs."""
     with work.reading() as session:
         found = job_queries.page(
-            session, caller.owner_id, limit=paging.limit + 1, before=paging.before, status=status, tag=tag
+            session, caller.sees, limit=paging.limit + 1, before=paging.before, status=status, tag=tag
         )
         positions = job_queries.queue_positions(session, found)
         data = [JobBody.of(job, positions.get(job.id)) for job in found[: paging.limit]]
@@ -79,7 +80,7 @@ def list_(caller: Reader, work: Work, paging: Paging, status: Status = None, tag
 def read(caller: Reader, work: Work, job_id: JobId) -> JobBody:
     """Return one of the caller's jobs."""
     with work.reading() as session:
-        return _body(session, job_queries.get(session, caller.owner_id, job_id))
+        return _body(session, job_queries.get(session, caller.sees, job_id))
 
 
 @router.delete(
@@ -92,7 +93,7 @@ def read(caller: Reader, work: Work, job_id: JobId) -> JobBody:
 def delete(caller: Writer, work: Work, job_id: JobId) -> None:
     """Return nothing: the job, its events and its checkpoints are gone."""
     with work.begin() as session:
-        jobs.delete(session, caller.owner_id, job_id)
+        jobs.delete(session, caller.sees, job_id)
 
 
 # What is asked of a job ----------------------------------------------------------------------------------------------
@@ -137,9 +138,11 @@ def resume(caller: Writer, work: Work, job_id: JobId) -> JobBody:
     summary="Queue a failed or cancelled job again",
     responses=problems(404, 409),
 )
-def retry(caller: Writer, work: Work, job_id: JobId) -> JobBody:
+def retry(caller: Writer, resources: TheResources, job_id: JobId) -> JobBody:
     """Return the job: queued, and to go on from its last checkpoint, or from the beginning where it has none."""
-    return _asked(jobs.retry, caller, work, job_id)
+    with resources.work.begin() as session:
+        limits.require_place(session, job_queries.get(session, caller.sees, job_id).owner_id, resources.settings)
+        return _body(session, jobs.retry(session, caller.sees, job_id))
 
 
 @router.post(
@@ -176,9 +179,9 @@ def _plan(resources: Resources, owner_id: str, spec: JobSpec) -> Plan:
     return Plan.model_validate(run_estimate.estimated(question).model_dump())
 
 
-def _asked(ask: Callable[[Session, str, str], Job], caller: Caller, work: UnitOfWork, job_id: str) -> JobBody:
+def _asked(ask: Callable[[Session, Seer, str], Job], caller: Caller, work: UnitOfWork, job_id: str) -> JobBody:
     with work.begin() as session:
-        return _body(session, ask(session, caller.owner_id, job_id))
+        return _body(session, ask(session, caller.sees, job_id))
 
 
 def _body(session: Session, job: Job) -> JobBody:

@@ -45,7 +45,7 @@ def read(
 ) -> Response | Curves:
     """Return curves without the steps that were run again after a resume."""
     with work.reading() as session:
-        job = job_queries.get(session, caller.owner_id, job_id)
+        job = job_queries.get(session, caller.sees, job_id)
         if format == "json":
             newest = events.newest(session, job_id)
             after = str(newest.cursor if newest else START)

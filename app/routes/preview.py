@@ -13,6 +13,7 @@ from app.resources import Resources
 from core import look_ahead, preview
 from core.errors import InvalidInput
 from core.job_spec import Sequence
+from core.ownership import Seer
 from core.preview import MOST_ROWS, Preview
 
 router = APIRouter(tags=["datasets"])
@@ -51,7 +52,7 @@ async def read(
     look = partial(
         _look,
         resources,
-        caller.owner_id,
+        caller.sees,
         dataset_id,
         rows=rows,
         tokenizer=tokenizer,
@@ -72,7 +73,7 @@ def _sequence(**fields: int | str | None) -> Sequence:
 
 def _look(
     resources: Resources,
-    owner_id: str,
+    seer: Seer,
     dataset_id: str,
     *,
     rows: int,
@@ -86,7 +87,7 @@ def _look(
     with resources.work.reading() as session:
         request = look_ahead.preview_request(
             session,
-            owner_id,
+            seer,
             resources.store,
             dataset_id,
             rows=rows,

@@ -3,12 +3,10 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Response, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Response, WebSocket, WebSocketDisconnect
 
-from app.dependencies import After, JobId, Reader, StreamedJob, TheFeeds, Work
-from app.errors import Forbidden
+from app.dependencies import After, JobId, Reader, StreamedJob, TheFeeds, TheWatchers, Work
 from app.live import Entry, Feed
 from app.openapi import problems
 from app.schemas import StreamTicket
@@ -25,7 +23,7 @@ _PAGE_EVENTS = 500
 # Clients commonly refuse messages over 1 MiB.
 _MESSAGE_CHARACTERS = 64 * 2**10
 
-_END_OF_LOG, _GOING_AWAY, _TOO_SLOW = 1000, 1012, 1013
+_END_OF_LOG, _KEY_ENDED, _GOING_AWAY, _TOO_SLOW = 1000, 1008, 1012, 1013
 
 
 @router.post(
@@ -37,34 +35,31 @@ _END_OF_LOG, _GOING_AWAY, _TOO_SLOW = 1000, 1012, 1013
 def ticket(response: Response, caller: Reader, work: Work, job_id: JobId) -> StreamTicket:
     """Return a ticket for `/jobs/{job_id}/stream?ticket=`: a browser can send no key there."""
     with work.begin() as session:
-        job_queries.get(session, caller.owner_id, job_id)
+        job_queries.get(session, caller.sees, job_id)
         made, expires_at = tickets.issue(session, caller, job_id)
     response.headers["Cache-Control"] = "no-store"
     return StreamTicket(ticket=made, expires_at=expires_at)
 
 
-def _own_page(socket: WebSocket) -> None:
-    # Browsers name the page that opens a socket, and do not ask the server first as they would for other requests.
-    origin = socket.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
-        raise Forbidden("A page of another origin may not open this stream.")
-
-
-@router.websocket("/jobs/{job_id}/stream", dependencies=[Depends(_own_page)])
-async def stream(socket: WebSocket, watched: StreamedJob, feeds: TheFeeds, after: After) -> None:
+@router.websocket("/jobs/{job_id}/stream")
+async def stream(socket: WebSocket, watched: StreamedJob, feeds: TheFeeds, watchers: TheWatchers, after: After) -> None:
     """Send every event behind `after`, one JSON object per line, several to a message where they wait."""
+    watchers.require_seat(watched.key_id)
     await socket.accept()
-    async with feeds.watch(watched.job_id, watched.newest) as feed:
-        following = asyncio.create_task(_follow(socket, feed, after))
-        leaving = asyncio.create_task(_until_gone(socket))
-        await asyncio.wait((following, leaving), return_when=asyncio.FIRST_COMPLETED)
-        leaving.cancel()
-        if not following.done():
-            following.cancel()
+    with watchers.seat(watched.key_id) as gone:
+        async with feeds.watch(watched.job_id, watched.newest) as feed:
+            following = asyncio.create_task(_follow(socket, feed, after))
+            expiring = asyncio.create_task(_until_key_ends(gone))
+            leaving = asyncio.create_task(_until_gone(socket))
+            done, pending = await asyncio.wait((following, expiring, leaving), return_when=asyncio.FIRST_COMPLETED)
+            for task in pending:
+                task.cancel()
+    for ended in (following, expiring):
+        if ended in done:
+            with suppress(WebSocketDisconnect, TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await socket.close(ended.result())
             return
-    with suppress(WebSocketDisconnect, TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await socket.close(following.result())
 
 
 async def _follow(socket: WebSocket, feed: Feed, cursor: Cursor) -> int:
@@ -82,6 +77,12 @@ async def _follow(socket: WebSocket, feed: Feed, cursor: Cursor) -> int:
         if feed.closed:
             return _GOING_AWAY
         cursor = entries[-1].cursor if entries else cursor
+
+
+async def _until_key_ends(gone: asyncio.Event) -> int:
+    """Return the code to close with when the key opens nothing any more."""
+    await gone.wait()
+    return _KEY_ENDED
 
 
 async def _until_gone(socket: WebSocket) -> None:

@@ -12,7 +12,7 @@ from app.openapi import file_request, problems
 from app.resources import Resources
 from app.schemas import TokenizerBody, TokenizerPage
 from app.upload import Received, receive
-from core import tokenizer_files, tokenizers
+from core import limits, tokenizer_files, tokenizers
 from core.models import Tokenizer
 from core.strict import ShortText
 from core.tokenizer_files import CheckRequest
@@ -59,7 +59,7 @@ async def create(
 def list_(caller: Reader, work: Work, paging: Paging) -> TokenizerPage:
     """Return the caller's tokenizers."""
     with work.reading() as session:
-        found = tokenizers.page(session, caller.owner_id, limit=paging.limit + 1, before=paging.before)
+        found = tokenizers.page(session, caller.sees, limit=paging.limit + 1, before=paging.before)
         return TokenizerPage.of(found, paging.limit)
 
 
@@ -69,7 +69,7 @@ def list_(caller: Reader, work: Work, paging: Paging) -> TokenizerPage:
 def read(caller: Reader, work: Work, tokenizer_id: TokenizerId) -> TokenizerBody:
     """Return one of the caller's tokenizers."""
     with work.reading() as session:
-        return TokenizerBody.model_validate(tokenizers.get(session, caller.owner_id, tokenizer_id))
+        return TokenizerBody.model_validate(tokenizers.get(session, caller.sees, tokenizer_id))
 
 
 @router.delete(
@@ -82,7 +82,7 @@ def read(caller: Reader, work: Work, tokenizer_id: TokenizerId) -> TokenizerBody
 def delete(caller: Writer, work: Work, store: TheStore, tokenizer_id: TokenizerId) -> None:
     """Return nothing: the tokenizer is gone. The checkpoints that were trained with it hold a copy."""
     with work.begin() as session:
-        tokenizers.remove(session, caller.owner_id, tokenizer_id)
+        tokenizers.remove(session, caller.sees, tokenizer_id)
     # Should this process die here, a worker does it.
     store.delete(tokenizers.store_key(tokenizer_id))
 
@@ -95,6 +95,7 @@ def _keep(resources: Resources, owner_id: str, received: Received, end_of_text: 
         checked = tokenizer_files.check(CheckRequest(path=received.path, target=target, end_of_text=end_of_text))
         try:
             with resources.work.begin() as session:
+                limits.require_room(session, owner_id, received.size, resources.settings)
                 tokenizer = tokenizers.add(
                     session,
                     owner_id,

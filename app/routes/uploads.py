@@ -18,6 +18,7 @@ from app.upload import Received, append_body, plain_name
 from core import datasets, uploads
 from core.errors import Corrupt, InvalidInput, NotFound
 from core.models import Dataset, Upload
+from core.ownership import Seer
 from core.upload_formats import encoding_of, format_of
 
 router = APIRouter(tags=["datasets"])
@@ -62,7 +63,7 @@ def create(response: Response, caller: Writer, resources: TheResources, what: An
 )
 def read(response: Response, caller: Reader, resources: TheResources, upload_id: UploadId) -> UploadBody:
     """Return an upload; HEAD gives its headers alone."""
-    return _body(resources, _found(resources, caller.owner_id, upload_id), response)
+    return _body(resources, _found(resources, caller.sees, upload_id), response)
 
 
 @router.patch(
@@ -83,7 +84,7 @@ async def append(
     offset: Offset,
 ) -> None:
     """Write the body behind what is here. What has come is kept when the connection breaks."""
-    upload = await run_in_threadpool(_gone_on_with, resources, caller.owner_id, upload_id, offset)
+    upload = await run_in_threadpool(_gone_on_with, resources, caller.sees, upload_id, offset)
     key = uploads.store_key(upload.id)
     try:
         await append_body(request, resources.store, key, offset=offset, end=upload.bytes)
@@ -101,11 +102,11 @@ async def append(
 )
 async def complete(response: Response, caller: Writer, resources: TheResources, *, upload_id: UploadId) -> DatasetBody:
     """Check the hash, look through the file, and keep it. Where the answer is lost it can be asked for again."""
-    upload = await run_in_threadpool(_found, resources, caller.owner_id, upload_id)
+    upload = await run_in_threadpool(_found, resources, caller.sees, upload_id)
     if upload.dataset_id:
-        dataset, new = await run_in_threadpool(_made, resources, caller.owner_id, upload.dataset_id), False
+        dataset, new = await run_in_threadpool(_made, resources, caller.sees, upload.dataset_id), False
     else:
-        dataset, new = await _completed(resources, caller.owner_id, upload)
+        dataset, new = await _completed(resources, upload)
     if not new:
         response.status_code = 200
     return DatasetBody.of(dataset)
@@ -120,7 +121,7 @@ async def complete(response: Response, caller: Writer, resources: TheResources, 
 )
 def delete(caller: Writer, resources: TheResources, upload_id: UploadId) -> None:
     """Delete what has come of an upload."""
-    _drop(resources, _found(resources, caller.owner_id, upload_id))
+    _drop(resources, _found(resources, caller.sees, upload_id))
 
 
 def _announced(resources: Resources, owner_id: str, what: uploads.Announcement) -> tuple[Upload, bool]:
@@ -131,29 +132,29 @@ def _announced(resources: Resources, owner_id: str, what: uploads.Announcement) 
     return upload, new
 
 
-def _found(resources: Resources, owner_id: str, upload_id: str) -> Upload:
+def _found(resources: Resources, seer: Seer, upload_id: str) -> Upload:
     with resources.work.reading() as session:
-        upload = uploads.get(session, owner_id, upload_id)
+        upload = uploads.get(session, seer, upload_id)
         session.expunge(upload)
         return upload
 
 
-def _gone_on_with(resources: Resources, owner_id: str, upload_id: str, offset: int) -> Upload:
+def _gone_on_with(resources: Resources, seer: Seer, upload_id: str, offset: int) -> Upload:
     key = uploads.store_key(upload_id)
     with resources.work.begin() as session:
-        upload = uploads.get(session, owner_id, upload_id)
+        upload = uploads.get(session, seer, upload_id)
         uploads.require_offset(upload, offset, resources.store.length(key))
         uploads.touch(session, upload)
     resources.store.grow(key)
     return upload
 
 
-async def _completed(resources: Resources, owner_id: str, upload: Upload) -> tuple[Dataset, bool]:
+async def _completed(resources: Resources, upload: Upload) -> tuple[Dataset, bool]:
     async with contextmanager_in_threadpool(resources.store.incoming()) as folder:
         folder.mkdir()
         try:
             received = await run_in_threadpool(_whole, resources, upload, folder / "upload")
-            dataset, new = await keep(resources, owner_id, received, Reading.model_validate(upload))
+            dataset, new = await keep(resources, upload.owner_id, received, Reading.model_validate(upload))
         except InvalidInput:
             # Sent again it would be refused again.
             await run_in_threadpool(_drop, resources, upload)
@@ -183,9 +184,9 @@ def _noted(resources: Resources, upload: Upload, dataset_id: str) -> None:
     resources.store.delete(uploads.store_key(upload.id))
 
 
-def _made(resources: Resources, owner_id: str, dataset_id: str) -> Dataset:
+def _made(resources: Resources, seer: Seer, dataset_id: str) -> Dataset:
     with resources.work.reading() as session:
-        dataset = datasets.get(session, owner_id, dataset_id)
+        dataset = datasets.get(session, seer, dataset_id)
         session.expunge(dataset)
         return dataset
 

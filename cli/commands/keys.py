@@ -13,7 +13,7 @@ from core.settings import load_settings
 # What these commands stand on takes a second to import: commands that only speak HTTP must not wait for it, so it is
 # imported where it is used.
 
-app = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys (on the server's machine).")
+app = typer.Typer(no_args_is_help=True, help="Make, list, revoke and rotate keys (on the server's machine).")
 
 _SPAN = re.compile(r"(\d{1,5})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -67,6 +67,18 @@ def revoke(prefix: Annotated[str, typer.Argument(help="As `epochd keys list` sho
     with opened(load_settings()) as work, work.begin() as session:
         keys.revoke(session, prefix.removeprefix("epochd_"))
     note(f"The key epochd_{prefix.removeprefix('epochd_')}… opens nothing any more.")
+
+
+@app.command()
+def rotate(prefix: Annotated[str, typer.Argument(help="As `epochd keys list` shows it.")]) -> None:
+    """Put a new key in the place of one, and print it, alone on its line; the old one opens nothing any more."""
+    from cli.operator_database import opened  # noqa: PLC0415 - see above
+    from core import keys  # noqa: PLC0415 - see above
+
+    settings = load_settings()
+    with opened(settings) as work, work.begin() as session:
+        key = keys.rotate(session, prefix.removeprefix("epochd_"), settings.key_file)
+    answer(key)
 
 
 def _end_of(span: str) -> datetime:

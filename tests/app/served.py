@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from app.__main__ import server_config
 from app.main import create_app
 from core import keys
 from core.log_setup import set_up_logging
@@ -85,7 +86,9 @@ def serving(settings: Settings, port: int = 0) -> Iterator[Api]:
     handlers = logging.root.handlers
     set_up_logging()
     app = create_app(settings)
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, timeout_graceful_shutdown=3)
+    # Wherever the settings say that it listens: here it does so on this machine alone.
+    here = settings.model_copy(update={"host": "127.0.0.1", "port": port})
+    config = server_config(app, here, quiet=False, stop_seconds=3)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -50,8 +50,8 @@ def refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch, **settings: str) ->
 def test_it_refuses_a_database_that_is_not_migrated_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "epochd.sqlite3").touch()
     ended = subprocess.run(
-        [sys.executable, "-m", "uvicorn", "--factory", "app.main:app", "--port", "0"],
-        env=environment(tmp_path),
+        [sys.executable, "-m", "app"],
+        env=environment(tmp_path, EPOCHD_PORT="0"),
         capture_output=True,
         text=True,
         timeout=60,
@@ -94,8 +94,8 @@ def test_it_refuses_settings_that_cannot_work(
 def running(data_dir: Path, redis: RedisServer) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Run the API as a process and give it and its port."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "--factory", "app.main:app", "--port", "0"],
-        env=environment(data_dir, EPOCHD_REDIS_URL=redis.url),
+        [sys.executable, "-m", "app"],
+        env=environment(data_dir, EPOCHD_PORT="0", EPOCHD_REDIS_URL=redis.url),
         stderr=subprocess.PIPE,
         text=True,
     )

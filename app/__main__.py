@@ -1,0 +1,48 @@
+"""`python -m app`: serves the API where the settings say, and no other machine unless they say that this is safe."""
+
+import argparse
+from contextlib import suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.main import app
+from app.patient_protocol import patient_protocol
+from core.settings import Settings
+
+# Nobody who follows a job has anything to say.
+_MOST_WEBSOCKET_BYTES = 2**16
+
+
+def server_config(application: FastAPI, settings: Settings, *, quiet: bool, stop_seconds: int) -> uvicorn.Config:
+    """Return how uvicorn serves an application; `stop_seconds` is what open answers have at the end."""
+    return uvicorn.Config(
+        application,
+        host=settings.host,
+        port=settings.port,
+        http=patient_protocol(settings.slow_client_seconds),
+        ws_max_size=_MOST_WEBSOCKET_BYTES,
+        server_header=False,
+        access_log=not quiet,
+        log_level="warning" if quiet else None,
+        log_config=None,
+        lifespan="on",
+        timeout_graceful_shutdown=stop_seconds,
+    )
+
+
+def main() -> None:
+    """Serve until a signal comes."""
+    parser = argparse.ArgumentParser(prog="python -m app", description=__doc__)
+    parser.add_argument("--quiet", action="store_true", help="log no request, and nothing but warnings of uvicorn")
+    parser.add_argument("--stop-seconds", type=int, default=10, help="how long answers that are open at the end have")
+    options = parser.parse_args()
+    application = app()
+    settings: Settings = application.state.resources.settings
+    config = server_config(application, settings, quiet=options.quiet, stop_seconds=options.stop_seconds)
+    with suppress(KeyboardInterrupt):  # Ctrl-C, once all is closed
+        uvicorn.Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

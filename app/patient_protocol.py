@@ -1,0 +1,59 @@
+"""The HTTP protocol of uvicorn, with an end to its patience: half a head, or an endless one, is not waited for."""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# Far more than clients send; what comes is kept in memory until the head is complete.
+_MOST_HEAD_BYTES = 64 * 2**10
+
+
+def patient_protocol(seconds: float) -> type[HttpToolsProtocol]:
+    """Return a protocol whose clients have so long for the head of each request, from when they may send it."""
+
+    class PatientProtocol(HttpToolsProtocol):
+        """Closes a connection that is neither answered nor asking."""
+
+        _deadline: asyncio.TimerHandle | None = None
+        _head_bytes = 0
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            """Begin to wait for the first head."""
+            super().connection_made(transport)
+            self._expect_head()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """Wait for nothing."""
+            self._expect_nothing()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            """Take in a part of a request."""
+            super().data_received(data)
+            if self._deadline is not None:
+                self._head_bytes += len(data)
+                if self._head_bytes > _MOST_HEAD_BYTES:
+                    self.transport.abort()
+
+        def on_headers_complete(self) -> None:
+            """Begin to answer."""
+            self._expect_nothing()
+            super().on_headers_complete()
+
+        def on_response_complete(self) -> None:
+            """Wait for the next head, and for the rest of a body that was answered before it was here."""
+            super().on_response_complete()
+            if not self.transport.is_closing() and self.cycle.response_complete:
+                self._expect_head()
+
+        def _expect_head(self) -> None:
+            self._expect_nothing()
+            self._head_bytes = 0
+            self._deadline = self.loop.call_later(seconds, self.transport.abort)
+
+        def _expect_nothing(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+    return PatientProtocol
