@@ -13,7 +13,7 @@ import structlog
 from fastapi import FastAPI
 
 from app import errors
-from app.access_log import leave_out_tickets
+from app.access_log import leave_out_secrets
 from app.live import Feeds
 from app.middleware import AtOnce, BodyLimit, Counted, PacedBody, RequestId, TrustedHost
 from app.resources import open_resources
@@ -84,7 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.resources = resources
-    leave_out_tickets()
+    leave_out_secrets()
     for module in _ROUTES:
         app.include_router(module.router)
     errors.install(app)

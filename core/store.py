@@ -165,8 +165,9 @@ def open_store(url: str) -> Store:
         parts = urlsplit("")
     path = unquote(parts.path)
     if parts.scheme != "file" or parts.netloc or parts.query or parts.fragment or path[:1] != "/" or "\0" in path:
+        # Not the address itself: one of another kind may hold a password.
         raise Unusable(
-            f"EPOCHD_STORE_URL is {url!r}; use file:///ABSOLUTE/PATH of a folder that API and workers share."
+            "EPOCHD_STORE_URL is no folder: use file:///ABSOLUTE/PATH of one that the API and all workers share."
         )
     try:
         return Store(Path(path))

@@ -3,10 +3,15 @@
 Run it as `celery -A worker.celery_app worker`: it has a thread for each slot, since a task here only supervises.
 """
 
+import time
+from collections.abc import Callable
 from typing import Any
 
+import structlog
 from celery.bootsteps import StartStopStep
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+from celery.worker.consumer import Consumer
+from kombu.exceptions import KombuError
 
 from core import dispatch
 from core.log_setup import set_up_logging
@@ -14,17 +19,73 @@ from core.settings import load_settings
 from worker.slots import Slots
 from worker.tasks import Worker
 
+_log = structlog.get_logger()
+
 settings = load_settings()
 _slots = Slots(settings)
 app = dispatch.celery_app(settings.redis)
-app.conf.update(worker_pool="threads", worker_concurrency=len(_slots))
+app.conf.update(worker_pool="threads", worker_concurrency=len(_slots), worker_consumer="worker.celery_app:BellsAlone")
 _process: dict[str, Worker] = {}
+
+# What follows a bell in its message: no arguments, and nothing to do with an answer.
+_BELL = [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+_BELL_BYTES = 1000
+_TELL_SECONDS = 60.0
 
 
 @app.task(name=dispatch.TASK)
 def run_claimable_jobs() -> None:
     """Take up work, if there is any: a message says no more than that."""
     _process["worker"].run_claimable_jobs()
+
+
+# Celery's own tasks start whatever tasks a message names.
+app.finalize()
+for _name in set(app.tasks) - {dispatch.TASK}:
+    app.tasks.unregister(_name)
+
+
+class BellsAlone(Consumer):
+    """Hears bells. Whatever else reaches the queue was not sent by epochd: it is counted, and nothing comes of it."""
+
+    _foreign, _told_at = 0, float("-inf")
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        """Return what is done with a message."""
+        ring = super().create_task_handler(*args, **kwargs)
+
+        def handle(message: Any) -> None:
+            if _is_bell(message):
+                ring(message)
+            else:
+                self._count()
+                message.ack_log_error(_log, self.connection_errors)
+
+        return handle
+
+    def _count(self) -> None:
+        self._foreign += 1
+        if time.monotonic() - self._told_at > _TELL_SECONDS:
+            self._told_at = time.monotonic()
+            _log.warning(
+                "foreign_messages",
+                number=self._foreign,
+                effect="none: they were dropped",
+                advice="find out who else writes to this Redis, and give it a password of its own",
+            )
+
+
+def _is_bell(message: Any) -> bool:
+    try:
+        headers = message.headers
+        return (
+            headers["task"] == dispatch.TASK
+            and headers.get("eta") is headers.get("expires") is None
+            and len(message.body) <= _BELL_BYTES
+            and message.decode() == _BELL
+        )
+    except (KombuError, LookupError, TypeError, ValueError):
+        return False
 
 
 @worker_init.connect

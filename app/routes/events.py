@@ -24,7 +24,7 @@ _SSE = "text/event-stream"
 _Type = Annotated[str, StringConstraints(pattern=r"^[a-z]{1,30}$")]
 _PAGE_EVENTS = 500
 # Proxies give up on an answer that says nothing, many after a minute.
-_SIGN_OF_LIFE_SECONDS = 15.0
+SIGN_OF_LIFE_SECONDS = 15.0
 _SSE_HEADERS = {"Cache-Control": "no-store", "Vary": "Accept", "X-Accel-Buffering": "no"}
 
 
@@ -102,7 +102,7 @@ async def _messages(watched: Watched, feeds: Feeds, watchers: Watchers, cursor: 
     with watchers.seat(watched.key_id) as gone:
         async with feeds.watch(watched.job_id, watched.newest) as feed:
             while True:
-                entries, done = await feed.after(cursor, limit=_PAGE_EVENTS, wait=_SIGN_OF_LIFE_SECONDS)
+                entries, done = await feed.after(cursor, limit=_PAGE_EVENTS, wait=SIGN_OF_LIFE_SECONDS)
                 yield "".join(map(_message, entries)) or ":\n\n"
                 if done or feed.closed or gone.is_set():
                     return

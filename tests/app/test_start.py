@@ -80,6 +80,12 @@ def test_it_refuses_the_database_of_a_newer_version(
         ({"EPOCHD_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "does not answer"),
         ({"EPOCHD_DATABASE_URL": "no url"}, "EPOCHD_DATABASE_URL"),
         ({"EPOCHD_STORE_URL": "ftp://x"}, "EPOCHD_STORE_URL"),
+        ({"EPOCHD_DATABASE_URL": "postgresql://me:hunter2@127.0.0.1:1/x"}, "does not answer"),
+        ({"EPOCHD_DATABASE_URL": "mysql://me:hunter2@x/y"}, "EPOCHD_DATABASE_URL"),
+        ({"EPOCHD_STORE_URL": "s3://me:hunter2@x"}, "EPOCHD_STORE_URL"),
+        ({"EPOCHD_REDIS_URL": "redis://:hunter2@[x"}, "EPOCHD_REDIS_URL"),
+        ({"EPOCHD_HOST": "0.0.0.0"}, "EPOCHD_TLS_IN_FRONT"),
+        ({"EPOCHD_REDIS_URL": "redis://10.1.1.1"}, "password"),
         ({"EPOCHD_PORT": "x"}, "EPOCHD_PORT"),
     ],
 )
@@ -87,7 +93,9 @@ def test_it_refuses_settings_that_cannot_work(
     tmp_path: Path, migrated_sqlite: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], said: str
 ) -> None:
     shutil.copy(migrated_sqlite, tmp_path / "epochd.sqlite3")
-    assert said in refused(tmp_path, monkeypatch, **settings)
+    told = refused(tmp_path, monkeypatch, **settings)
+    assert said in told
+    assert "hunter2" not in told
 
 
 @contextmanager

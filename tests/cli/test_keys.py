@@ -51,6 +51,44 @@ def test_a_key_is_listed_by_its_prefix_and_revoked_by_it(epochd: Main, migrated:
     assert "no live key" in again.err
 
 
+def test_a_rotated_key_opens_nothing_and_its_successor_all_that_it_did(epochd: Main, migrated: Settings) -> None:
+    old = epochd("keys", "create", "--owner", "docs", "--scope", "read", "--expires", "30d").out.strip()
+    ended = epochd("keys", "rotate", old.split("_")[1])
+
+    assert ended.status == 0
+    new = ended.out.strip()
+    with opened(migrated) as work, work.reading() as session:
+        assert keys.authenticate(session, old) is None
+        caller = keys.authenticate(session, new)
+        (before, owner), (after, same) = keys.list_keys(session)
+    assert caller
+    assert (caller.scopes, owner) == ({"read"}, same)
+    assert before.expires_at == after.expires_at
+    again = epochd("keys", "rotate", old.split("_")[1])
+    assert (again.status, "no live key" in again.err) == (1, True)
+
+
+def test_the_key_that_the_command_line_finds_is_rotated_in_its_place(epochd: Main, migrated: Settings) -> None:
+    with opened(migrated) as work:
+        first = keys.ensure_first_key(work, migrated.key_file)
+    assert first
+    other = epochd("keys", "create", "--owner", "docs").out.strip()
+    assert epochd("keys", "rotate", other.split("_")[1]).status == 0
+    assert migrated.key_file.read_text().strip() == first
+    new = epochd("keys", "rotate", first.split("_")[1]).out.strip()
+    assert new != first
+    assert migrated.key_file.read_text() == new + "\n"
+    assert migrated.key_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_expired_key_is_not_brought_back_by_rotation(epochd: Main, migrated: Settings) -> None:
+    with opened(migrated) as work, work.begin() as session:
+        key = keys.create(session, "docs", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    ended = epochd("keys", "rotate", key.split("_")[1])
+    assert (ended.status, "has expired" in ended.err) == (1, True)
+    assert epochd("keys", "list").out.count("\n") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -52,3 +52,42 @@ def test_a_list_that_is_none_is_named_too(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("EPOCHD_ALLOWED_HOSTS", "example.org")
     with pytest.raises(Unusable, match=r'allowed_hosts.*EPOCHD_ALLOWED_HOSTS=\'\["localhost"\]\''):
         load_settings()
+
+
+SHELTERED: list[dict[str, str]] = [
+    {"EPOCHD_HOST": "127.0.0.1"},
+    {"EPOCHD_HOST": "127.8.9.1"},
+    {"EPOCHD_HOST": "::1"},
+    {"EPOCHD_HOST": "localhost"},
+    {"EPOCHD_HOST": "0.0.0.0", "EPOCHD_TLS_IN_FRONT": "true"},
+    {"EPOCHD_REDIS_URL": "redis://127.0.0.1:6379/0"},
+    {"EPOCHD_REDIS_URL": "unix:///run/redis.sock"},
+    {"EPOCHD_REDIS_URL": "redis://:secret@redis:6379/0"},
+    {"EPOCHD_REDIS_URL": "rediss://epochd:secret@redis.example.org/0"},
+]
+OPEN: list[dict[str, str]] = [
+    {"EPOCHD_HOST": "0.0.0.0"},
+    {"EPOCHD_HOST": "::"},
+    {"EPOCHD_HOST": ""},
+    {"EPOCHD_HOST": "10.0.0.7"},
+    {"EPOCHD_HOST": "localhost.example.org"},
+    {"EPOCHD_HOST": "0.0.0.0", "EPOCHD_TLS_IN_FRONT": "false"},
+    {"EPOCHD_REDIS_URL": "redis://redis:6379/0"},
+    {"EPOCHD_REDIS_URL": "redis://epochd@10.0.0.7:6379/0"},
+    {"EPOCHD_REDIS_URL": "rediss://redis.example.org/0"},
+]
+
+
+@pytest.mark.parametrize("settings", SHELTERED)
+def test_what_is_sheltered_may_start(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+
+
+@pytest.mark.parametrize("settings", OPEN)
+def test_a_door_that_stands_open_is_refused(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Unusable, match=next(iter(settings))):
+        load_settings()

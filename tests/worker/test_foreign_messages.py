@@ -1,0 +1,109 @@
+"""Whoever can write to the queue can ring, and nothing else: a real worker is sent what epochd never sends."""
+
+import base64
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+
+from core.dispatch import QUEUE, TASK, celery_app
+from core.models import Dataset
+from tests.installation import Installation
+from tests.services import RedisServer, wait_for
+
+NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+@pytest.fixture
+def own_redis_installation(installation: Installation, redis: RedisServer) -> Installation:
+    """An installation whose queue is empty."""
+    redis.client().delete(QUEUE)
+    return installation
+
+
+def raw(body: bytes, content_type: str = "application/json", **headers: Any) -> str:
+    """Return a message as it lies in Redis."""
+    properties = {
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": QUEUE},
+        "priority": 0,
+        "body_encoding": "base64",
+        "delivery_tag": str(uuid4()),
+        "correlation_id": str(uuid4()),
+    }
+    envelope = {
+        "body": base64.b64encode(body).decode(),
+        "content-encoding": "utf-8",
+        "content-type": content_type,
+        "headers": {"lang": "py", "task": TASK, "id": str(uuid4()), "argsrepr": "()", "kwargsrepr": "{}", **headers},
+        "properties": properties,
+    }
+    return json.dumps(envelope)
+
+
+class _Runs:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self._path,)
+
+
+def forged(marker: Path) -> list[str]:
+    """Return messages of every kind that must come to nothing."""
+    bell = [[], {}, NOTHING]
+    link = {"task": TASK, "args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+    return [
+        raw(json.dumps(bell).encode(), task="os.system"),
+        raw(json.dumps([["touch x"], {}, NOTHING]).encode(), task="celery.map"),
+        raw(json.dumps(bell).encode(), task="celery.backend_cleanup"),
+        raw(json.dumps([[1, 2], {"x": 1}, NOTHING]).encode()),
+        raw(json.dumps([[], {}, NOTHING | {"callbacks": [link] * 3}]).encode()),
+        raw(json.dumps([[], {}, NOTHING | {"chain": [link] * 3}]).encode()),
+        raw(json.dumps([[], {}, NOTHING | {"chord": link}]).encode()),
+        raw(json.dumps(bell).encode(), eta="2999-01-01T00:00:00+00:00"),
+        raw(json.dumps(bell).encode(), expires="nonsense"),
+        raw(b"x" * 20_000_000),
+        raw(b"{"),
+        raw(b"[" * 400),
+        raw(pickle.dumps(_Runs(marker)), "application/x-python-serialize"),
+        raw(f"!!python/object/apply:os.system ['touch {marker}']".encode(), "application/x-yaml"),
+        raw(b"\xff\xfe", "application/data"),
+        raw(json.dumps({"task": TASK, "id": "1", "args": [], "kwargs": {}}).encode(), task=None),
+    ]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_is_no_bell_is_counted_and_nothing_comes_of_it(
+    own_redis_installation: Installation, dataset: Dataset, redis: RedisServer, tmp_path: Path
+) -> None:
+    installation, marker = own_redis_installation, tmp_path / "it-ran"
+    client = redis.client()
+    log = installation.settings.data_dir / "worker.log"
+    with installation.worker() as worker:
+        client.lpush(QUEUE, *forged(marker))
+        client.lpush(QUEUE, *[raw(json.dumps([[], {}, NOTHING]).encode(), task="no.such.task")] * 300)
+        client.lpush(QUEUE, *[raw(json.dumps([[], {}, NOTHING]).encode())] * 300)
+        job = installation.submit(dataset, training={"epochs": 1, "batch_size": 4})
+        assert installation.wait_for_status(job, "succeeded", "failed").status == "succeeded"
+        wait_for(lambda: client.llen(QUEUE) == 0, seconds=120, what="the queue's end")
+        assert worker.is_running()
+    assert not marker.exists()
+    assert [event.type for event in installation.log(job)].count("started") == 1
+    said = log.read_text()
+    assert "foreign_messages" in said
+    assert len(said) < 100_000, "a flood of messages is no flood of words"
+    assert "Traceback" not in said
+
+
+def test_one_task_is_registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EPOCHD_DATA_DIR", str(tmp_path))
+    from worker.celery_app import app  # noqa: PLC0415 - it reads its settings where it is imported
+
+    assert isinstance(app, Celery)
+    assert set(app.tasks) == {TASK}
+    assert celery_app("redis://localhost").conf.worker_enable_remote_control is False
