@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     gpus: Annotated[str, Field(pattern=r"^\s*[\w-]+(\s*,\s*[\w-]+)*\s*$")] = "all"
     # Where there is no GPU to train on: how many trainers share the cores.
     cpu_slots: Annotated[int, Field(ge=1, le=1024)] = 1
+    # Of each trainer, where set: its own memory (not that of a GPU), and files that are open at once.
+    trainer_memory_bytes: Annotated[int, Field(ge=2**30)] | None = None
+    trainer_open_files: Annotated[int, Field(ge=64)] | None = None
     # How long a worker that cannot be heard keeps its job.
     lease_seconds: float = 90.0
     # A trainer that says nothing for this long is taken for hung.

@@ -1,13 +1,14 @@
 """A worker's fork server: it has a trainer's imports done, so that the next one begins at once."""
 
 import os
-import re
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -20,33 +21,58 @@ _log = structlog.get_logger()
 # In the environment of every fork server, and so in that of all it forks: the worker that they belong to.
 BELONGS_TO = "EPOCHD_TRAINER_OF"
 
-# What a trainer does not know it cannot tell: it needs no secret, and what it writes its job's owner can read.
-_SECRET = re.compile(r"EPOCHD_|.*PASSW|(.*_)?(KEYS?|TOKENS?|SECRETS?|CREDENTIALS?)(_.*)?$", re.IGNORECASE)
-
 _LOOK_SECONDS = 0.2
 
 
+# What a trainer needs of the worker's environment. Nothing else is handed on: no address of a database or a queue, no
+# key and no token, under whatever name somebody has put one there.
+_HANDED_ON = frozenset(
+    ("CC", "CXX", "HOME", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD", "PATH", "PYTHONPATH", "TMPDIR", "TZ", "USER")
+)
+_HANDED_ON_FAMILIES = (
+    *("CUBLAS_", "CUDA_", "CUDNN_", "GOMP_", "KMP_", "LC_", "MKL_", "NCCL_", "NVIDIA_", "OMP_", "OPENBLAS_"),
+    *("PYTORCH_", "RAYON_", "TOKENIZERS_", "TORCH", "TRITON_"),
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a trainer may take, where that is set: bytes of memory of its own, and files open at once."""
+
+    memory_bytes: int | None = None
+    open_files: int | None = None
+
+    def set_for(self, pid: int) -> None:
+        """Bind a process that has just started."""
+        for kind, most in ((resource.RLIMIT_DATA, self.memory_bytes), (resource.RLIMIT_NOFILE, self.open_files)):
+            if most is not None:
+                resource.prlimit(pid, kind, (most, most))
+
+
 class ForkServer:
-    """The process `python -m worker.training --fork-server`; `environment` is its own beside the worker's.
+    """The process `python -m worker.training --fork-server`; `environment` is its own beside what it is handed on.
+
+    The limits are those of each trainer that it forks.
 
     It dies with this process, and with the thread that makes it; the trainers that it forked die with it.
     """
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], limits: Limits) -> None:
         self._ready = False
         self._connection, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker.training", "--fork-server"],
+                # -P: no code is looked for in the working directory.
+                [sys.executable, "-P", "-m", "worker.training", "--fork-server"],
                 stdin=theirs.fileno(),
                 start_new_session=True,
                 cwd="/",
-                # It gets no key and no address of a database or a queue.
-                env={name: value for name, value in os.environ.items() if not _SECRET.match(name)}
+                env={name: value for name, value in os.environ.items() if _is_handed_on(name)}
                 | failpoints.environment()
                 | environment
                 | {BELONGS_TO: worker_name()},
             )
+        limits.set_for(self.process.pid)
 
     @property
     def alive(self) -> bool:
@@ -112,3 +138,7 @@ class LifeLine:
 
 def _is_readable(descriptor: int, patience: float) -> bool:
     return bool(select.select([descriptor], [], [], patience)[0])
+
+
+def _is_handed_on(name: str) -> bool:
+    return name in _HANDED_ON or name.startswith(_HANDED_ON_FAMILIES)

@@ -12,7 +12,7 @@ import structlog
 
 from core import gpus
 from core.settings import Settings
-from worker.fork_server import ForkServer
+from worker.fork_server import ForkServer, Limits
 from worker.trainer_process import TrainerProcess
 
 _log = structlog.get_logger()
@@ -21,8 +21,10 @@ _log = structlog.get_logger()
 class Slot:
     """One place for one trainer at a time. A fork server waits in it with a trainer's imports done."""
 
-    def __init__(self, gpu: str | None, environment: dict[str, str], starter: ThreadPoolExecutor) -> None:
-        self._gpu, self._environment, self._starter = gpu, environment, starter
+    def __init__(
+        self, gpu: str | None, environment: dict[str, str], starter: ThreadPoolExecutor, limits: Limits
+    ) -> None:
+        self._gpu, self._environment, self._starter, self._limits = gpu, environment, starter, limits
         self._fork_server: ForkServer | None = None
         self._closed = False
         self._lock = Lock()
@@ -32,7 +34,7 @@ class Slot:
         with self._lock:
             if not (self._closed or (self._fork_server and self._fork_server.alive)):
                 # The kernel ends it with the thread that started it: this one lives as long as the worker.
-                self._fork_server = self._starter.submit(ForkServer, self._environment).result()
+                self._fork_server = self._starter.submit(ForkServer, self._environment, self._limits).result()
             return None if self._closed else self._fork_server
 
     @contextmanager
@@ -69,11 +71,12 @@ class Slots:
     def __init__(self, settings: Settings) -> None:
         found = gpus.named(settings.gpus)
         starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
+        limits = Limits(settings.trainer_memory_bytes, settings.trainer_open_files)
         if found:
-            self._all = [Slot(gpu, {"CUDA_VISIBLE_DEVICES": gpu}, starter) for gpu in found]
+            self._all = [Slot(gpu, {"CUDA_VISIBLE_DEVICES": gpu}, starter, limits) for gpu in found]
         else:
             environment = _share_of_cpu(settings)
-            self._all = [Slot(None, environment, starter) for _ in range(settings.cpu_slots)]
+            self._all = [Slot(None, environment, starter, limits) for _ in range(settings.cpu_slots)]
         self._free = list(self._all)
         self._lock = Lock()
 

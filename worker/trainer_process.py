@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import BinaryIO, Literal
@@ -27,14 +29,15 @@ _LAST_WORDS_SECONDS = 2.0
 class TrainerProcess:
     """A trainer, in a process group of its own, from its assignment on: before that there is no process.
 
-    It dies with this process and with the fork server. `gpu_lock` is an open file, whose lock it keeps as long as it
-    lives, whoever of the three dies first.
+    It dies with this process and with the fork server. Its working directory is its own, empty, and goes with it.
+    `gpu_lock` is an open file, whose lock it keeps as long as it lives, whoever of the three dies first.
     """
 
     def __init__(self, fork_server: ForkServer, gpu_lock: int | None) -> None:
         self._fork_server, self._gpu_lock = fork_server, gpu_lock
         self.output = Output()
         self.pid: int | None = None
+        self._folder: str | None = None
         self._life_line: LifeLine | None = None
         self._stdin: BinaryIO
         self._stdout: BinaryIO
@@ -63,10 +66,11 @@ class TrainerProcess:
         from_trainer, stdout = os.pipe()
         written, stderr = os.pipe()
         life_line, theirs = os.pipe()
+        self._folder = tempfile.mkdtemp(prefix="epochd-trainer-")
         self._stdin, self._stdout = os.fdopen(to_trainer, "wb"), os.fdopen(from_trainer, "rb")
         self.output.read(os.fdopen(written, "rb"))
         self._life_line = LifeLine(life_line)
-        given = [stdin, stdout, stderr, theirs]
+        given = [stdin, stdout, stderr, theirs, os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)]
         self._fork_server.fork(given if self._gpu_lock is None else [*given, self._gpu_lock])
         for descriptor in given:
             os.close(descriptor)
@@ -105,6 +109,8 @@ class TrainerProcess:
             self._fork_server.kill()
             status = -signal.SIGKILL
         self.output.finish(_LAST_WORDS_SECONDS)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
         if self._gpu_lock is not None:
             os.close(self._gpu_lock)
             self._gpu_lock = None

@@ -10,7 +10,7 @@ from core.settings import Settings
 from core.store import Store
 from tests.house import House
 from worker import supervisor
-from worker.fork_server import ForkServer
+from worker.fork_server import ForkServer, Limits
 from worker.trainer_process import TrainerProcess
 
 
@@ -22,7 +22,7 @@ def test_a_database_that_goes_away_before_the_trainer_begins_costs_the_job_nothi
 
     monkeypatch.setattr(supervisor, "make_assignment", cut)
     claim = house.running()
-    trainer = TrainerProcess(ForkServer({}), None)
+    trainer = TrainerProcess(ForkServer({}, Limits()), None)
     supervisor.Supervisor(claim, house.work, store, trainer, settings=settings, drain=Event()).run()
     job = house.job(claim.job_id)
     assert (job.status, job.failures) == ("queued", 0)

@@ -20,8 +20,9 @@ NUMBER = struct.Struct("=i")
 # What is said when the imports are done.
 READY = b"r"
 
-# Descriptors of a request: standard input, output and error, the life line, and the lock of a GPU where there is one.
-MOST_DESCRIPTORS = 5
+# Descriptors of a request: standard input, output and error, the life line, the working directory, and where there is a
+# GPU its lock.
+MOST_DESCRIPTORS = 6
 
 
 def serve() -> None:
@@ -76,7 +77,9 @@ def _become_trainer(fork_server: int, descriptors: list[int]) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    *streams, life_line = descriptors[:4]
+    *streams, life_line, folder = descriptors[:5]
+    os.fchdir(folder)
+    os.close(folder)
     for standard, descriptor in enumerate(streams):
         os.dup2(descriptor, standard)
         os.close(descriptor)

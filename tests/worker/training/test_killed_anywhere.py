@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.worker.training.tiny import GPT2, assignment, fingerprint, last_checkpoint, of, texts
-from worker.fork_server import ForkServer
+from worker.fork_server import ForkServer, Limits
 from worker.trainer_process import TrainerProcess
 from worker.training.assignment import Assignment
 from worker.training.facts import Batch, Checkpoint, Epoch, Fact, Finished, Sample, Stopped, read_fact
@@ -66,7 +66,7 @@ class Trainer:
 @pytest.fixture(scope="module")
 def fork_server() -> Iterator[ForkServer]:
     """What forks the trainers of this file, of one thread each: models this small only wait for the others."""
-    server = ForkServer({"OMP_NUM_THREADS": "1"})
+    server = ForkServer({"OMP_NUM_THREADS": "1"}, Limits())
     assert server.wait_until_ready(give_up=lambda: False)
     yield server
     server.kill()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.worker.training.tiny import assignment, ragged_rows, texts
-from worker.fork_server import ForkServer, LifeLine
+from worker.fork_server import ForkServer, LifeLine, Limits
 from worker.training.assignment import Assignment
 from worker.training.facts import Fact, Failed, read_fact
 
@@ -31,7 +31,7 @@ class Trainer:
         theirs_error = os.dup(2)
         self.stdin, self.stdout = os.fdopen(ours_in, "w"), os.fdopen(ours_out)
         self.life_line = LifeLine(life_line)
-        given = [theirs_in, theirs_out, theirs_error, theirs]
+        given = [theirs_in, theirs_out, theirs_error, theirs, os.open("/", os.O_RDONLY)]
         fork_server.fork(given)
         for descriptor in given:
             os.close(descriptor)
@@ -61,7 +61,7 @@ class Trainer:
 @pytest.fixture(scope="module")
 def fork_server() -> Iterator[ForkServer]:
     """What forks all trainers that this file talks to: their imports take seconds."""
-    server = ForkServer({})
+    server = ForkServer({}, Limits())
     assert server.wait_until_ready(give_up=lambda: False)
     yield server
     server.kill()
