@@ -173,8 +173,8 @@ class PageRequest:
 
 def _paging(
     settings: TheSettings,
-    limit: Annotated[_Limit | None, _OrAbsent, Query(description="50 by default")] = None,
-    cursor: Annotated[_ListCursor | None, _OrAbsent, Query(description="`next_cursor` of a page")] = None,
+    limit: Annotated[_Limit | None, Query(description="50 by default")] = None,
+    cursor: Annotated[_ListCursor | None, Query(description="`next_cursor` of a page")] = None,
 ) -> PageRequest:
     if limit and limit > settings.max_page_size:
         msg = f"A page holds up to {settings.max_page_size:,} (EPOCHD_MAX_PAGE_SIZE)."

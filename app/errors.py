@@ -22,9 +22,11 @@ import sqlalchemy as sa
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from core.errors import Conflict, EpochdError, Fault, InvalidInput, NotFound, TooLarge, UnusableFile
 
@@ -165,11 +167,27 @@ async def _on_routing_error(connection: HTTPConnection, error: Exception) -> Res
         case HTTPStatus.NOT_FOUND:
             detail = "There is nothing at this address. `GET /docs` shows what there is."
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            allowed = (error.headers or {}).get("Allow", "another method")
+            allowed = ", ".join(_methods_here(connection))
+            error.headers = {"Allow": allowed}
             detail = f"{connection.scope['method']} is not possible here, but {allowed} is. `GET /docs` shows how."
         case _:
             detail = error.detail
     return problem(error.status_code, detail, headers=dict(error.headers or {}))
+
+
+def _methods_here(connection: HTTPConnection) -> list[str]:
+    """Return every method of an address; the framework names those of the first route that has it."""
+
+    def allowed(routes: Sequence[BaseRoute]) -> set[str]:
+        found: set[str] = set()
+        for route in routes:
+            if inner := getattr(route, "original_router", None):
+                found |= allowed(inner.routes)
+            elif isinstance(route, APIRoute) and route.path_regex.match(connection.scope["path"]):
+                found |= route.methods or set()
+        return found
+
+    return sorted(allowed(connection.app.routes))
 
 
 async def _on_os_error(_: HTTPConnection, error: Exception) -> Response:

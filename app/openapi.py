@@ -36,19 +36,36 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def json_request(model: str) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that reads a JSON body by hand."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _ref(model)}}}}
+def json_request(model: str, **examples: Any) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that reads a JSON body by hand, with examples of such bodies by name."""
+    shown = {name: {"value": value} for name, value in examples.items()}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(model), "examples": shown}},
+        }
+    }
+
+
+def leads_to(parameter: str, *operations: str, in_body_of: str | None = None) -> dict[str, Any]:
+    """Return the `links` of an answer: the operations that its id is a parameter of, or a part of the body of."""
+    made = "$response.body#/id"
+    links = {name: {"operationId": name, "parameters": {parameter: made}} for name in operations}
+    if in_body_of:
+        links[in_body_of] = {"operationId": in_body_of, "requestBody": {parameter: made}}
+    return {"links": links}
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-BINARY_REQUEST = {"requestBody": {"required": True, "content": {"application/octet-stream": _BINARY}}}
+BINARY_REQUEST = {"requestBody": {"required": False, "content": {"application/octet-stream": _BINARY}}}
 
 
-def file_request() -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that takes a file: in a form, or as the body itself."""
+def file_request(example: str | None = None) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that takes a file, as the example is: in a form, or as the body."""
     form = {"type": "object", "required": ["file"], "properties": {"file": _BINARY["schema"]}}
-    content = {"multipart/form-data": {"schema": form}, "application/octet-stream": _BINARY}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": form}, "application/octet-stream": dict(_BINARY)}
+    if example is not None:
+        content["application/octet-stream"]["example"] = example
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -6,6 +6,7 @@ from threading import Lock
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis.exceptions import ResponseError
 
 _log = structlog.get_logger()
 
@@ -62,7 +63,7 @@ class Bell:
                 return
         try:
             self._app.send_task(TASK, queue=QUEUE, retry=False)
-        except OperationalError as error:
+        except (OperationalError, ResponseError, ValueError) as error:  # the last two: somebody else writes there too
             with self._lock:
                 self._rest_until = time.monotonic() + _REST_SECONDS
             _log.warning("bell_not_heard", reason=str(error), effect="idle workers look for the job by themselves")

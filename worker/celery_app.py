@@ -12,6 +12,7 @@ from celery.bootsteps import StartStopStep
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 from celery.worker.consumer import Consumer
 from kombu.exceptions import KombuError
+from kombu.transport import TRANSPORT_ALIASES, redis
 
 from core import dispatch
 from core.log_setup import set_up_logging
@@ -45,10 +46,29 @@ for _name in set(app.tasks) - {dispatch.TASK}:
     app.tasks.unregister(_name)
 
 
-class BellsAlone(Consumer):
-    """Hears bells. Whatever else reaches the queue was not sent by epochd: it is counted, and nothing comes of it."""
+class _Foreign:
+    """What reached the queue and was not sent by epochd: counted, and told of now and then."""
 
-    _foreign, _told_at = 0, float("-inf")
+    number, _told_at = 0, float("-inf")
+
+    def count(self) -> None:
+        """Count one."""
+        self.number += 1
+        if time.monotonic() - self._told_at > _TELL_SECONDS:
+            self._told_at = time.monotonic()
+            _log.warning(
+                "foreign_messages",
+                number=self.number,
+                effect="none: they were dropped",
+                advice="find out who else writes to this Redis, and give it a password of its own",
+            )
+
+
+_foreign = _Foreign()
+
+
+class BellsAlone(Consumer):
+    """Hears bells; nothing comes of any other message."""
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return what is done with a message."""
@@ -58,21 +78,29 @@ class BellsAlone(Consumer):
             if _is_bell(message):
                 ring(message)
             else:
-                self._count()
+                _foreign.count()
                 message.ack_log_error(_log, self.connection_errors)
 
         return handle
 
-    def _count(self) -> None:
-        self._foreign += 1
-        if time.monotonic() - self._told_at > _TELL_SECONDS:
-            self._told_at = time.monotonic()
-            _log.warning(
-                "foreign_messages",
-                number=self._foreign,
-                effect="none: they were dropped",
-                advice="find out who else writes to this Redis, and give it a password of its own",
-            )
+
+class _Channel(redis.Channel):
+    """A connection to the queue on which what is no message at all is counted: kombu's own ends the worker."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+            _foreign.count()
+
+
+class Transport(redis.Transport):
+    """Redis, with that channel."""
+
+    Channel = _Channel
+
+
+TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), "worker.celery_app:Transport"))
 
 
 def _is_bell(message: Any) -> bool:
@@ -84,7 +112,7 @@ def _is_bell(message: Any) -> bool:
             and len(message.body) <= _BELL_BYTES
             and message.decode() == _BELL
         )
-    except (KombuError, LookupError, TypeError, ValueError):
+    except (KombuError, LookupError, RecursionError, TypeError, ValueError):
         return False
 
 

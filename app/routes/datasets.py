@@ -12,7 +12,7 @@ from app.dataset_schemas import DatasetBody, DatasetPage
 from app.dependencies import DatasetId, Paging, Reader, RefusalId, TheResources, TheStore, Work, Writer
 from app.keeping import Reading, keep
 from app.looking import EarlyLook
-from app.openapi import file_request, problems
+from app.openapi import file_request, leads_to, problems
 from app.ranged_response import FileSegment, RangedResponse, Segment
 from app.upload import receive
 from core import datasets, refusals
@@ -21,6 +21,11 @@ from core.errors import Corrupt
 
 router = APIRouter(tags=["datasets"])
 
+_LINKS = {
+    **leads_to("dataset", in_body_of="create_job")["links"],
+    **leads_to("dataset_id", "get_dataset", "preview_dataset", "download_dataset_report", "delete_dataset")["links"],
+}
+
 
 @router.put("/datasets", status_code=201, include_in_schema=False)
 @router.post(
@@ -28,8 +33,12 @@ router = APIRouter(tags=["datasets"])
     status_code=201,
     operation_id="create_dataset",
     summary="Upload a dataset: a form with `file`, or the raw file with `?filename=`",
-    responses={200: {"model": DatasetBody, "description": "These bytes were here already."}, **problems(413, 507)},
-    openapi_extra=file_request(),
+    responses={
+        201: {"links": _LINKS},
+        200: {"model": DatasetBody, "description": "These bytes were here already."},
+        **problems(408, 413, 507),
+    },
+    openapi_extra=file_request("The first document.\n\nThe second one, in two lines:\nthis is the other.\n"),
 )
 async def create(
     request: Request,
@@ -37,7 +46,9 @@ async def create(
     caller: Writer,
     resources: TheResources,
     *,
-    filename: Annotated[str | None, Query(description="The file's name, where it is not in a form.")] = None,
+    filename: Annotated[
+        str | None, Query(description="The file's name, where it is not in a form.", examples=["corpus.txt"])
+    ] = None,
     split: Annotated[Split | None, Query(description="What a row of a .txt is; blank_line by default.")] = None,
     encoding: Annotated[
         str | None, Query(max_length=40, description="How a text is written, where it is not UTF-8: gb18030, say.")

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from app.dependencies import IdempotencyKey, JobId, Paging, Reader, Status, Tag, TheResources, Work, Writer
 from app.json_body import JobSpecBody, SpecBody
-from app.openapi import json_request, problems
+from app.openapi import json_request, leads_to, problems
 from app.resources import Resources
 from app.schemas import JobBody, JobPage, Plan
 from core import job_queries, jobs, limits, look_ahead, run_estimate, submission
@@ -24,6 +24,26 @@ from core.unit_of_work import UnitOfWork
 
 router = APIRouter(tags=["jobs"])
 
+_OF_A_JOB = (
+    *("get_job", "cancel_job", "pause_job", "resume_job", "retry_job", "save_checkpoint", "delete_job"),
+    *("poll_events", "create_stream_ticket", "get_metrics", "list_checkpoints"),
+)
+
+# For the reader of the OpenAPI document; the dataset is their own.
+SMALLEST = {"dataset": "ds_01jdz3b9n6q2w8x4v7t5r1m0kc"}
+EXAMPLE = {
+    "name": "docs-gpt",
+    "dataset": "ds_01jdz3b9n6q2w8x4v7t5r1m0kc",
+    "validation": {"fraction": 0.05},
+    "tokenizer": {"train": {"vocab_size": 2048}},
+    "model": {"config": {"model_type": "gpt2", "n_layer": 4, "n_head": 4, "n_embd": 256}},
+    "sequence": {"mode": "document", "max_length": 128, "stride": 64},
+    "training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "lr_scheduler": "cosine", "warmup_ratio": 0.05},
+    "samples": {"prompts": ["The import statement"], "max_new_tokens": 40},
+    "checkpoints": {"every_epochs": 1, "keep": 3},
+    "tags": {"team": "docs"},
+}
+
 
 @router.post(
     "/jobs",
@@ -31,11 +51,11 @@ router = APIRouter(tags=["jobs"])
     operation_id="create_job",
     summary="Submit a job, or with `?dry_run=true` ask for its plan alone",
     responses={
-        201: {"headers": {"Location": {"schema": {"type": "string"}}}},
+        201: {"headers": {"Location": {"schema": {"type": "string"}}}, **leads_to("job_id", *_OF_A_JOB)},
         200: {"model": JobBody | Plan, "description": "The job that an earlier try has made, or the plan alone."},
-        **problems(409, 413, 415),
+        **problems(408, 409, 413, 415),
     },
-    openapi_extra=json_request("JobSpec"),
+    openapi_extra=json_request("JobSpec", smallest=SMALLEST, all=EXAMPLE),
 )
 async def create(
     response: Response,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool
 
 from app.dependencies import Paging, Reader, TheResources, TheStore, TokenizerId, Work, Writer
-from app.openapi import file_request, problems
+from app.openapi import file_request, leads_to, problems
 from app.resources import Resources
 from app.schemas import TokenizerBody, TokenizerPage
 from app.upload import Received, receive
@@ -26,8 +26,9 @@ router = APIRouter(tags=["tokenizers"])
     operation_id="create_tokenizer",
     summary="Upload a tokenizer: a `tokenizer.json`, or a SentencePiece model",
     responses={
+        201: leads_to("tokenizer_id", "get_tokenizer", "delete_tokenizer"),
         200: {"model": TokenizerBody, "description": "These bytes were here already."},
-        **problems(409, 413, 507),
+        **problems(408, 409, 413, 507),
     },
     openapi_extra=file_request(),
 )

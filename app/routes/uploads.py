@@ -12,7 +12,7 @@ from app.dataset_schemas import DatasetBody, UploadBody
 from app.dependencies import Reader, TheResources, UploadId, Writer
 from app.json_body import AnnouncementBody
 from app.keeping import Reading, keep
-from app.openapi import BINARY_REQUEST, json_request, problems
+from app.openapi import BINARY_REQUEST, json_request, leads_to, problems
 from app.resources import Resources
 from app.upload import Received, append_body, plain_name
 from core import datasets, uploads
@@ -22,6 +22,8 @@ from core.ownership import Seer
 from core.upload_formats import encoding_of, format_of
 
 router = APIRouter(tags=["datasets"])
+
+EXAMPLE = {"filename": "corpus.txt", "bytes": 5, "sha256": hashlib.sha256(b"hello").hexdigest()}
 
 _OFFSET = {"headers": {"Upload-Offset": {"schema": {"type": "integer"}}}}
 Offset = Annotated[
@@ -35,11 +37,14 @@ Offset = Annotated[
     operation_id="create_upload",
     summary="Announce a file; the same once more gives the upload that is under way",
     responses={
-        201: {"headers": {"Location": {"schema": {"type": "string"}}}},
+        201: {
+            "headers": {"Location": {"schema": {"type": "string"}}},
+            **leads_to("upload_id", "get_upload", "append_to_upload", "complete_upload", "delete_upload"),
+        },
         200: {"model": UploadBody, "description": "It is under way, or complete."},
-        **problems(409, 413, 415),
+        **problems(408, 409, 413, 415),
     },
-    openapi_extra=json_request("Announcement"),
+    openapi_extra=json_request("Announcement", text=EXAMPLE),
 )
 def create(response: Response, caller: Writer, resources: TheResources, what: AnnouncementBody) -> UploadBody:
     """Note what is to come."""
@@ -71,7 +76,7 @@ def read(response: Response, caller: Reader, resources: TheResources, upload_id:
     status_code=204,
     operation_id="append_to_upload",
     summary="Send the bytes that follow those that are here",
-    responses={204: _OFFSET, **problems(404, 409, 413, 507)},
+    responses={204: _OFFSET, **problems(404, 408, 409, 413, 507)},
     openapi_extra=BINARY_REQUEST,
 )
 async def append(
@@ -98,7 +103,10 @@ async def append(
     status_code=201,
     operation_id="complete_upload",
     summary="Make a dataset of an upload that is here as a whole",
-    responses={200: {"model": DatasetBody, "description": "These bytes were here already."}, **problems(404, 409, 507)},
+    responses={
+        200: {"model": DatasetBody, "description": "These bytes were here already."},
+        **problems(404, 409, 413, 507),
+    },
 )
 async def complete(response: Response, caller: Writer, resources: TheResources, *, upload_id: UploadId) -> DatasetBody:
     """Check the hash, look through the file, and keep it. Where the answer is lost it can be asked for again."""

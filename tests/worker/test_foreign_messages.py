@@ -53,6 +53,14 @@ class _Runs:
         return Path.touch, (self._path,)
 
 
+# What is not even a message.
+NO_MESSAGES = ["garbage", "", "{}", "[1]", '"x"', "null", b"\xff\xfe", "[" * 100_000]
+NO_MESSAGES += [
+    '{"body": "!!!", "properties": {"body_encoding": "base64", "delivery_info": {}, "delivery_tag": "1"}}',
+    '{"headers": 1, "body": "YQ==", "properties": {"body_encoding": "base64", "delivery_info": {}, "delivery_tag": 1}}',
+]
+
+
 def forged(marker: Path) -> list[str]:
     """Return messages of every kind that must come to nothing."""
     bell = [[], {}, NOTHING]
@@ -85,7 +93,7 @@ def test_what_is_no_bell_is_counted_and_nothing_comes_of_it(
     client = redis.client()
     log = installation.settings.data_dir / "worker.log"
     with installation.worker() as worker:
-        client.lpush(QUEUE, *forged(marker))
+        client.lpush(QUEUE, *NO_MESSAGES, *forged(marker))
         client.lpush(QUEUE, *[raw(json.dumps([[], {}, NOTHING]).encode(), task="no.such.task")] * 300)
         client.lpush(QUEUE, *[raw(json.dumps([[], {}, NOTHING]).encode())] * 300)
         job = installation.submit(dataset, training={"epochs": 1, "batch_size": 4})
