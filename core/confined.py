@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 A = TypeVar("A", bound=BaseModel)
 
 # What a process needs to start; nothing else of the environment is handed on, for it may hold secrets.
-_HANDED_ON = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
+_HANDED_ON = ("PATH", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
 # Each thread of these reserves memory: with one for each core of a large machine they would break the limit alone.
 _FEW_THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "2"}
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
