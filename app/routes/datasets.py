@@ -109,7 +109,7 @@ def report(caller: Reader, work: Work, store: TheStore, dataset_id: DatasetId) -
     response_class=Response,
     responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}, **problems(404)},
 )
-def refusal(caller: Writer, store: TheStore, refusal_id: RefusalId) -> Response:
+def refusal(caller: Reader, store: TheStore, refusal_id: RefusalId) -> Response:
     """Return every fault with its line, and every row that would be skipped. It is kept for a day."""
     return _findings(refusals.get(store, caller.owner_id, refusal_id), refusal_id)
 
