@@ -61,7 +61,7 @@ def test_a_model_over_the_limit_is_refused_with_the_limit(house: House) -> None:
 
 def test_a_sequence_over_the_limit_is_refused_with_the_limit(house: House) -> None:
     detail, loc = _refused(house, sequence={"max_length": 8193})
-    assert "8192" in detail
+    assert "8,192" in detail
     assert loc == ("sequence", "max_length")
 
 
