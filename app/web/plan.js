@@ -23,37 +23,36 @@ export function plan(made) {
     ["Tokens per epoch", whole(made.tokens_per_epoch)],
     ["Padding", percent(made.padding)],
   ];
-  return [facts(all), rates(made.learning_rates), memory(made.memory), disk(made.disk), el("p", { class: "hint" }, exactness(made))];
+  return [
+    el("div", { class: "plan" }, part("Size", all), rates(made.learning_rates), memory(made.memory), disk(made.disk)),
+    el("p", { class: "hint" }, exactness(made)),
+  ];
 }
 
-function facts(all) {
-  return el("dl", { class: "facts" }, all.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+function part(title, all) {
+  const facts = all.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
+  return el("div", {}, el("h3", {}, title), el("dl", { class: "facts" }, facts));
 }
 
 function rates(milestones) {
   if (!milestones.length) return null;
-  return [el("h3", {}, "Learning rate"), facts(milestones.map(({ at, step, learning_rate: rate }) => [`${at} (${whole(step)})`, scientific(rate)]))];
+  return part("Learning rate", milestones.map(({ at, step, learning_rate: rate }) => [`${at} (${whole(step)})`, scientific(rate)]));
 }
 
 function memory(taken) {
   if (!taken) return null;
-  return [
-    el("h3", {}, `Memory, on the ${taken.device}`),
-    facts([...MEMORY.map((part) => [part, bytes(taken[part])]), ["together at most", bytes(taken.total)]]),
-  ];
+  const parts = MEMORY.map((name) => [name, bytes(taken[name])]);
+  return part(`Memory, on the ${taken.device}`, [...parts, ["together at most", bytes(taken.total)]]);
 }
 
 function disk(taken) {
   if (!taken) return null;
-  return [
-    el("h3", {}, "Disk"),
-    facts([
-      ["a checkpoint", bytes(taken.model)],
-      ["its state, for a resume", bytes(taken.state)],
-      ["kept at most", whole(taken.checkpoints)],
-      ["together at most", bytes(taken.total)],
-    ]),
-  ];
+  return part("Disk", [
+    ["a checkpoint", bytes(taken.model)],
+    ["its state, for a resume", bytes(taken.state)],
+    ["kept at most", whole(taken.checkpoints)],
+    ["together at most", bytes(taken.total)],
+  ]);
 }
 
 function exactness({ exact, sample_rows: rows }) {
