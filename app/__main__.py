@@ -22,6 +22,8 @@ def server_config(application: FastAPI, settings: Settings, *, quiet: bool, stop
         port=settings.port,
         http=patient_protocol(settings.slow_client_seconds),
         ws_max_size=_MOST_WEBSOCKET_BYTES,
+        # An event is small; compressing it for each watcher by itself would cost more than sending it.
+        ws_per_message_deflate=False,
         server_header=False,
         access_log=not quiet,
         log_level="warning" if quiet else None,

@@ -64,7 +64,9 @@ def _kept(session: Session, owner_id: str) -> int:
     plain = sa.func.coalesce(col(Dataset.plain_bytes), col(Dataset.bytes))
     mine = (
         select(sa.func.sum(plain)).where(col(Dataset.owner_id) == owner_id, col(Dataset.deleted_at).is_(None)),
-        select(sa.func.sum(col(Tokenizer.bytes))).where(col(Tokenizer.owner_id) == owner_id),
+        select(sa.func.sum(col(Tokenizer.bytes))).where(
+            col(Tokenizer.owner_id) == owner_id, col(Tokenizer.deleted_at).is_(None)
+        ),
         select(sa.func.sum(col(Checkpoint.bytes)))
         .join(Job, col(Job.id) == col(Checkpoint.job_id))
         .where(col(Job.owner_id) == owner_id, col(Job.deleted_at).is_(None)),

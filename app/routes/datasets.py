@@ -111,7 +111,7 @@ def report(caller: Reader, work: Work, store: TheStore, dataset_id: DatasetId) -
 )
 def refusal(caller: Reader, store: TheStore, refusal_id: RefusalId) -> Response:
     """Return every fault with its line, and every row that would be skipped. It is kept for a day."""
-    return _findings(refusals.get(store, caller.owner_id, refusal_id), refusal_id)
+    return _findings(refusals.get(store, caller.sees, refusal_id), refusal_id)
 
 
 @router.delete(

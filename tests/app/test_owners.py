@@ -56,8 +56,10 @@ def ids(api: Api) -> dict[str, str]:
     worker.checkpoint(api.store, {"config.json": b"{}"})
     announced = api.http.post("/uploads", json={"filename": "a.txt", "bytes": 3, "sha256": "0" * 64}).json()
     tokenizer = api.http.post("/tokenizers?filename=tokenizer.json", content=of_bytes().to_str()).json()
+    refused = api.http.post("/datasets?filename=a.jsonl", content=b"nope\n" * 30).json()
     return {
         "job_id": worker.job_id,
+        "refusal_id": refused["report_url"].rpartition("/")[2],
         "dataset_id": api.http.get("/datasets").json()["data"][0]["id"],
         "upload_id": announced["id"],
         "tokenizer_id": tokenizer["id"],
