@@ -19,6 +19,6 @@ router = APIRouter(tags=["watching"])
 def read(caller: Reader, work: Work, job_id: JobId) -> TrainerLogs:
     """Return the output of each attempt, newest first; one whose trainer wrote nothing is not there."""
     with work.reading() as session:
-        job_queries.get(session, caller.owner_id, job_id)
+        job_queries.get(session, caller.sees, job_id)
         found = trainer_output.of_job(session, job_id)
         return TrainerLogs(data=[TrainerLog.model_validate(row) for row in found])
