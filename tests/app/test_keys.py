@@ -26,7 +26,8 @@ def refusal(url: str, headers: dict[str, str]) -> Response:
 
 @ON_SQLITE
 def test_every_route_needs_a_key(api: Api) -> None:
-    given = {"job_id": "job_x", "dataset_id": "ds_x", "upload_id": "up_x", "tokenizer_id": "tok_x", "epoch": "1"}
+    given = {"job_id": "job_x", "dataset_id": "ds_x", "upload_id": "up_x", "tokenizer_id": "tok_x"}
+    given |= {"refusal_id": "ref_x", "epoch": "1"}
     given |= {"name": "config.json", "asset": "index.html"}
     tried = [(method, path.format(**given)) for method, path in every_route(api.app) if method != WEBSOCKET]
     stranger = httpx.Client(base_url=api.http.base_url, trust_env=False)
