@@ -182,7 +182,7 @@ def _absolute(database_url: str) -> str:
 
 
 def _api_command() -> list[str]:
-    return [sys.executable, "-m", "app", "--quiet", "--stop-seconds", "1"]
+    return [sys.executable, "-P", "-m", "app", "--quiet", "--stop-seconds", "1"]
 
 
 def _worker_command() -> list[str]:
