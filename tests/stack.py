@@ -158,7 +158,12 @@ def _kind(process: psutil.Process) -> str:
         command = " ".join(process.cmdline())
     except psutil.Error:
         return "gone"
-    for part, mark in {"redis": "redis-server", "api": "--stop-seconds", "worker": "celery", "trainer": "training"}.items():
+    for part, mark in {
+        "redis": "redis-server",
+        "api": "--stop-seconds",
+        "worker": "celery",
+        "trainer": "training",
+    }.items():
         if mark in command:
             return part
     return command
