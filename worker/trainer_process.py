@@ -43,7 +43,9 @@ class TrainerProcess:
         self._stdout: BinaryIO
 
     def memory(self) -> int | None:
-        """Return the bytes of memory that it and what it started hold; None where it has just ended."""
+        """Return the bytes of memory that it and what it started hold; None where it has not begun, or just ended."""
+        if self.pid is None:
+            return None
         try:
             trainer = psutil.Process(self.pid)
             return sum(process.memory_info().rss for process in (trainer, *trainer.children(recursive=True)))
