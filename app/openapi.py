@@ -80,8 +80,20 @@ def document(app: FastAPI) -> dict[str, Any]:
             schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         made["security"] = [{"key": []}]
+        _set_whole_defaults_apart(schemas)
         app.openapi_schema = made
     return app.openapi_schema
+
+
+def _set_whole_defaults_apart(schema: Any) -> None:
+    """Call a default that is an object `x-default`: at a `default` beside a reference generators of clients give up."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("default"), dict) and schema.keys() & {"$ref", "anyOf", "oneOf"}:
+            schema["x-default"] = schema.pop("default")
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            _set_whole_defaults_apart(part)
 
 
 def _ref(model: str) -> dict[str, str]:

@@ -18,8 +18,10 @@ export class SchemaForm {
     const properties = Object.entries(this.#resolved(schema).properties ?? {});
     const controls = new Map(
       properties.map(([name, property]) => {
-        const initial = value && name in value ? value[name] : property.default;
-        return [name, { default: property.default, ...this.#control(property, [...path, name], initial) }];
+        // A default that is an object stands apart in the API's document.
+        const unset = "default" in property ? property.default : property["x-default"];
+        const initial = value && name in value ? value[name] : unset;
+        return [name, { default: unset, ...this.#control(property, [...path, name], initial) }];
       }),
     );
     const entries = (take) => [...controls].map(([name, control]) => [name, take(control)]);
