@@ -66,6 +66,11 @@ export function refused(status, document, as = key()) {
   return problem;
 }
 
+/** Return the query of an address; what is empty is left out. */
+export function asked(parameters) {
+  return new URLSearchParams(Object.entries(parameters).filter(([, value]) => value));
+}
+
 /** Wait, unless what it is for is over. */
 export function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {

@@ -1,6 +1,6 @@
 // What there is to train on, and how more comes: datasets, and tokenizers that were made elsewhere.
 
-import { call, get } from "/assets/api.js";
+import { asked, call, get } from "/assets/api.js";
 import { command, el, fill } from "/assets/dom.js";
 import { ago, bytes, moment, whole } from "/assets/format.js";
 import { dangerButton } from "/assets/problems.js";
@@ -39,7 +39,7 @@ function listed({ path, name, cursor, signal }, table, empty) {
       },
     });
   async function load() {
-    const page = await get(`${path}?${new URLSearchParams({ cursor, limit: 50 })}`, { signal });
+    const page = await get(`${path}?${asked({ cursor, limit: 50 })}`, { signal });
     fill(list, page.data.length ? table(page, remove) : empty());
   }
   return { element: el("section", { "aria-label": name }, told, list), load };

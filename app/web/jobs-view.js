@@ -1,6 +1,6 @@
 // What runs and waits, and what there was: found by status and tag, a page at a time.
 
-import { get } from "/assets/api.js";
+import { asked, get } from "/assets/api.js";
 import { command, dotted, drawnWhenChanged, el, fill } from "/assets/dom.js";
 import { ago, decimal, moment, whole } from "/assets/format.js";
 import { keepFresh } from "/assets/fresh.js";
@@ -37,7 +37,7 @@ export async function showJobs(main, { query, connectionState, signal }) {
 }
 
 async function fetched({ status, tag, cursor }, signal) {
-  const page = get(`/jobs?${new URLSearchParams({ status, tag, cursor, limit: PAGE })}`, { signal });
+  const page = get(`/jobs?${asked({ status, tag, cursor, limit: PAGE })}`, { signal });
   const narrowed = status || tag || cursor;
   const lists = narrowed ? [] : LIVE.map((state) => get(`/jobs?status=${state}&limit=50`, { signal }));
   const live = (await Promise.all(lists)).flatMap((list) => list.data);
@@ -74,10 +74,6 @@ function filterForm({ status, tag }) {
   form.addEventListener("submit", go);
   states.addEventListener("change", go);
   return form;
-}
-
-function asked(parameters) {
-  return new URLSearchParams(Object.entries(parameters).filter(([, value]) => value));
 }
 
 function liveSection(jobs) {
