@@ -149,12 +149,12 @@ class Deployment:
         return found
 
     def orphans(self) -> list[psutil.Process]:
-        """Return the trainers whose worker is gone."""
+        """Return the trainers, and what forks them, whose worker is gone."""
         workers = {member.process.pid for member in self.workers}
         found = []
         for process in self.marked():
             with suppress(psutil.Error):
-                if _is_trainer(process) and process.ppid() not in workers:
+                if _is_trainer(process) and workers.isdisjoint(parent.pid for parent in process.parents()):
                     found.append(process)
         return found
 
