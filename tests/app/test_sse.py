@@ -114,7 +114,7 @@ def test_a_watcher_that_leaves_is_noticed(api: Api) -> None:
     worker = api.worker()
     with api.http.stream("GET", f"/jobs/{worker.job_id}/events", headers=SSE) as answer:
         next(answer.iter_text())
-        assert feeds(api)._feeds[worker.job_id].watchers == 1
+        wait_for(lambda: feeds(api)._feeds[worker.job_id].watchers == 1, what="the watcher")
     # A feed that nobody follows goes after a while.
     left = feeds(api)._feeds
     wait_for(
