@@ -166,7 +166,6 @@ def test_what_is_no_spec_is_a_validation_error(text: str) -> None:
     ("path", "value"),
     [
         ("training.epochs", "0"),
-        ("training.epochs", "10001"),
         ("training.seed", str(2**32)),
         ("training.precision", '"fp8"'),
         ("training.lr_scheduler", '"Linear"'),
@@ -224,7 +223,6 @@ def test_what_is_no_spec_is_a_validation_error(text: str) -> None:
         ("samples.prompts", '["\\u0000"]'),
         ("samples.prompts", "[1]"),
         ("samples.prompts", '"x"'),
-        ("tags", json.dumps({str(n): "x" for n in range(21)})),
         ("tags", '{"": "x"}'),
         ("tags", '{"a": 1}'),
         ("tags", '{"\\u0000": "x"}'),

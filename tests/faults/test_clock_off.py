@@ -6,7 +6,7 @@ On PostgreSQL, since on SQLite the database's clock is that of the one machine.
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -21,17 +21,23 @@ from tests.installation import LONG, TINY, Installation, trainer_of
 from tests.services import PostgresServer, RedisServer, missing, wait_for
 
 HOUR, LEASE = 3600, 6
+Off = Callable[[int], dict[str, str]]
 SOURCE = Path(__file__).with_name("wrong_clock.c")
 
 
 @pytest.fixture(scope="module")
-def wrong_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that shifts the clock of a process it is preloaded into."""
+def wrong_clock(tmp_path_factory: pytest.TempPathFactory) -> Off:
+    """Return the environment of a process, and of what it starts, whose clock is off by so many seconds."""
     if not shutil.which("gcc"):
         missing("gcc")
-    library = tmp_path_factory.mktemp("clock") / "wrong_clock.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, SOURCE], check=True)
-    return library
+    folder = tmp_path_factory.mktemp("clock")
+
+    def off(seconds: int) -> dict[str, str]:
+        library = folder / f"{seconds}.so"
+        subprocess.run(["gcc", "-shared", "-fPIC", f"-DSHIFT=({seconds})", "-o", library, SOURCE], check=True)
+        return {"LD_PRELOAD": str(library)}
+
+    return off
 
 
 @pytest.fixture
@@ -44,18 +50,13 @@ def installation(tmp_path: Path, postgres: PostgresServer, own_redis: RedisServe
     postgres.drop_database("clocks")
 
 
-def off(library: Path, seconds: int) -> dict[str, str]:
-    """Return the environment of a process, and of what it starts, whose clock is off by so much."""
-    return {"LD_PRELOAD": str(library), "WRONG_CLOCK_SECONDS": str(seconds)}
-
-
 def test_leases_of_workers_whose_clocks_are_off_last_as_long_as_any(
-    installation: Installation, dataset: Dataset, undisturbed_weights: str, wrong_clock: Path
+    installation: Installation, dataset: Dataset, undisturbed_weights: str, wrong_clock: Off
 ) -> None:
     lease = {"EPOCHD_LEASE_SECONDS": str(LEASE)}
     with (
-        installation.worker(**lease, **off(wrong_clock, -HOUR)) as slow,
-        installation.worker(**lease, **off(wrong_clock, +HOUR)) as fast,
+        installation.worker(**lease, **wrong_clock(-HOUR)) as slow,
+        installation.worker(**lease, **wrong_clock(+HOUR)) as fast,
     ):
         jobs = [installation.submit(dataset, **LONG) for _ in range(2)]
         for job_id in jobs:
@@ -99,10 +100,10 @@ def _is_taken_away_when_its_lease_ends(installation: Installation, job_id: str, 
 
 
 def test_a_job_that_comes_in_where_the_clock_is_slow_waits_its_turn(
-    installation: Installation, dataset: Dataset, wrong_clock: Path
+    installation: Installation, dataset: Dataset, wrong_clock: Off
 ) -> None:
     installation.submit(dataset)
-    with api(installation, **off(wrong_clock, -HOUR)) as client:
+    with api(installation, **wrong_clock(-HOUR)) as client:
         second = client.post("/jobs", json={**TINY, "dataset": dataset.id}).json()
     assert second["queue_position"] == 2
     assert abs((datetime.fromisoformat(second["created_at"]) - utc_now()).total_seconds()) < 60

@@ -1,28 +1,23 @@
-/* Shifts the wall clock that a process and its children read by WRONG_CLOCK_SECONDS.
+/* Shifts the wall clock that a process and its children read by SHIFT seconds, a number given to the compiler.
  *
  * Preloaded before the C library. Nothing else is touched: they sleep and wait as ever, and files keep their times, as
  * on a machine whose clock is off and whose files lie on another. (Debian 12's libfaketime breaks Python's `sleep`.)
  */
 #define _GNU_SOURCE
-#include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
-static time_t shift;
-
-__attribute__((constructor)) static void read_shift(void) { shift = atol(getenv("WRONG_CLOCK_SECONDS")); }
-
 int clock_gettime(clockid_t clock, struct timespec *now) {
     int result = syscall(SYS_clock_gettime, clock, now);
-    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += shift;
+    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += SHIFT;
     return result;
 }
 
 int gettimeofday(struct timeval *now, void *zone) {
     int result = syscall(SYS_gettimeofday, now, zone);
-    if (result == 0) now->tv_sec += shift;
+    if (result == 0) now->tv_sec += SHIFT;
     return result;
 }
 
