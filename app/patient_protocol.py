@@ -16,6 +16,7 @@ def patient_protocol(seconds: float) -> type[HttpToolsProtocol]:
 
         _deadline: asyncio.TimerHandle | None = None
         _head_bytes = 0
+        _in_body = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             """Begin to wait for the first head."""
@@ -30,7 +31,7 @@ def patient_protocol(seconds: float) -> type[HttpToolsProtocol]:
         def data_received(self, data: bytes) -> None:
             """Take in a part of a request."""
             super().data_received(data)
-            if self._deadline is not None:
+            if self._deadline is not None and not self._in_body:
                 self._head_bytes += len(data)
                 if self._head_bytes > _MOST_HEAD_BYTES:
                     self.transport.abort()
@@ -38,7 +39,13 @@ def patient_protocol(seconds: float) -> type[HttpToolsProtocol]:
         def on_headers_complete(self) -> None:
             """Begin to answer."""
             self._expect_nothing()
+            self._in_body = True
             super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            """Know that what comes next is a head."""
+            self._in_body = False
+            super().on_message_complete()
 
         def on_response_complete(self) -> None:
             """Wait for the next head, and for the rest of a body that was answered before it was here."""

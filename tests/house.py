@@ -21,7 +21,7 @@ class House:
     """One owner with one dataset, and short names for what happens to jobs."""
 
     def __init__(self, work: UnitOfWork) -> None:
-        self.work, self.limits = work, Settings(_env_file=None)  # type: ignore[call-arg]
+        self.work, self.limits = work, Settings(_env_file=None, max_live_jobs=10_000)  # type: ignore[call-arg]
         self.owner_id = self.new_owner()
         self.dataset_id = self.new_dataset()
 

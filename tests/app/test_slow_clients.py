@@ -64,6 +64,14 @@ def test_an_endless_head_is_cut_off(settings: Settings) -> None:
             raw.sendall(more * 1000)
 
 
+def test_a_large_body_that_is_answered_early_is_taken_to_its_end(api: Api) -> None:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as raw:
+        raw.sendall((HEAD.format(method="POST", path="/jobs", key="x") + f"Content-Length: {2**19}\r\n\r\n").encode())
+        assert raw.recv(65536).startswith(b"HTTP/1.1 401")
+        raw.sendall(bytes(2**19) + (HEAD.format(method="GET", path="/healthz", key="x") + "\r\n").encode())
+        assert raw.recv(65536).startswith(b"HTTP/1.1 200")
+
+
 @pytest.mark.parametrize("path", ["/jobs", "/datasets?filename=a.txt"])
 def test_a_body_that_trickles_is_not_waited_for(hasty: Api, path: str) -> None:
     with socket.create_connection(("127.0.0.1", hasty.port), timeout=10) as raw:
