@@ -16,6 +16,7 @@ class JobStatus(StrEnum):
 
 # Where a job stays, unless its owner asks for a retry.
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+LIVE = frozenset(JobStatus) - TERMINAL
 
 
 class StopRequest(StrEnum):

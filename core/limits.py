@@ -5,7 +5,7 @@ from sqlmodel import Session, col, select
 
 from core.errors import Conflict, Fault, InvalidInput, TooLarge
 from core.job_spec import JobSpec
-from core.job_states import TERMINAL
+from core.job_states import LIVE
 from core.models import Checkpoint, Dataset, Job, Owner, Tokenizer, Upload
 from core.settings import Settings
 
@@ -31,7 +31,7 @@ def check_spec(spec: JobSpec, limits: Settings) -> None:
 def require_place(session: Session, owner_id: str, limits: Settings) -> None:
     """Raise Conflict where the owner has as many jobs that have not ended as one owner may have."""
     lock(session, owner_id)
-    alive = (col(Job.owner_id) == owner_id, col(Job.status).not_in(TERMINAL))
+    alive = (col(Job.owner_id) == owner_id, col(Job.status).in_(LIVE))
     count = session.exec(select(sa.func.count()).select_from(Job).where(*alive)).one()
     if count >= limits.max_live_jobs:
         raise Conflict(

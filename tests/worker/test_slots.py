@@ -13,7 +13,7 @@ import pytest
 
 from core.models import Dataset
 from core.settings import Settings
-from tests.installation import Installation, trainer_of
+from tests.installation import Installation, fork_servers_of
 from tests.services import wait_for
 from tests.worker.training.tiny import assignment, ragged_rows
 from worker import trainer_process
@@ -157,7 +157,9 @@ def test_each_gpu_trains_one_job_whichever_worker_sees_it(installation: Installa
         ids = [installation.submit(dataset, training=ENDLESS) for _ in range(3)]
         for job_id in ids[:2]:
             installation.wait_for_batch(job_id, 1)
-        assert {trainer_of(worker).environ()["CUDA_VISIBLE_DEVICES"] for worker in (one, two)} == gpus
+        fork_servers = [fork_server for worker in (one, two) for fork_server in fork_servers_of(worker)]
+        at_work = [trainer for fork_server in fork_servers for trainer in fork_server.children()]
+        assert {trainer.environ()["CUDA_VISIBLE_DEVICES"] for trainer in at_work} == gpus
         assert installation.job(ids[2]).status == "queued"
         installation.cancel(ids[0])
         installation.wait_for_batch(ids[2], 1)

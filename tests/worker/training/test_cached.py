@@ -228,7 +228,11 @@ def test_killed_while_it_makes_tokens_a_trainer_leaves_nothing_that_a_later_one_
     trainer.stdin.write(killed.model_dump_json().encode() + b"\n")
     trainer.stdin.flush()
     cache = tmp_path / "cache"
-    wait_for(lambda: any(path.stat().st_size for path in cache.glob(".draft-*/ids.int32")), what="a half-made entry")
+    wait_for(
+        lambda: any(path.stat().st_size for path in cache.glob(".draft-*/ids.int32")),
+        seconds=120,
+        what="a half-made entry",
+    )
     trainer.send_signal(signal.SIGKILL)
     trainer.wait()
     [left] = cache.iterdir()
