@@ -241,7 +241,7 @@ def test_no_order_of_moves_leads_astray(lives: UnitOfWork) -> None:
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=60,
+            max_examples=30,
             stateful_step_count=30,
             deadline=None,
             phases=[Phase.generate],  # to make a failure's thirty steps fewer takes longer than to read them
