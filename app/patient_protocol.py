@@ -18,7 +18,7 @@ def patient_protocol(seconds: float) -> type[HttpToolsProtocol]:
         _head_bytes = 0
         _in_body = False
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
             """Begin to wait for the first head."""
             super().connection_made(transport)
             self._expect_head()

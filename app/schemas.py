@@ -208,23 +208,6 @@ class Curves(BaseModel):
     after: str
 
 
-class TrainerLog(BaseModel):
-    """The end of what the trainer of one attempt wrote; `lines` is how many lines that were in all."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    attempt: int
-    lines: int
-    text: str
-    updated_at: datetime
-
-
-class TrainerLogs(BaseModel):
-    """What the trainers of a job's last attempts wrote, newest first."""
-
-    data: list[TrainerLog]
-
-
 # Checkpoints ---------------------------------------------------------------------------------------------------------
 
 

@@ -54,20 +54,25 @@ class Watchers:
             self._looking.cancel()
 
     async def _look(self) -> None:
-        while self._flags:
-            await asyncio.sleep(LOOK_SECONDS)
-            asked = list(self._flags)
-            try:
-                live = await anyio.to_thread.run_sync(self._live, asked)
-            except DATABASE_OUTAGES as error:
-                # Nobody is sent away for it: what they hear comes from Redis, or not at all.
-                _log.warning("keys_unreadable", reason=str(error).splitlines()[0], effect="trying again")
-                continue
-            for key_id in asked:
-                if key_id not in live:
-                    for flag in self._flags.get(key_id, ()):
-                        flag.set()
-        self._looking = None
+        try:
+            while self._flags:
+                await asyncio.sleep(LOOK_SECONDS)
+                await self._send_away()
+        finally:
+            self._looking = None  # whatever ended it, the next watcher begins another
+
+    async def _send_away(self) -> None:
+        asked = list(self._flags)
+        try:
+            live = await anyio.to_thread.run_sync(self._live, asked)
+        except DATABASE_OUTAGES as error:
+            # Nobody is sent away for it: what they hear comes from Redis, or not at all.
+            _log.warning("keys_unreadable", reason=str(error).splitlines()[0], effect="trying again")
+            return
+        for key_id in asked:
+            if key_id not in live:
+                for flag in self._flags.get(key_id, ()):
+                    flag.set()
 
     def _live(self, key_ids: list[str]) -> set[str]:
         with self._work.reading() as session:

@@ -38,8 +38,9 @@ class Watcher(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask to be let in."""
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(self._request)  # type: ignore[attr-defined]
+        transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Take in what has come: the answer to the handshake, then frames."""
@@ -82,9 +83,9 @@ class Watcher(asyncio.Protocol):
                 self._hear(line, now)
         elif opcode == 8:
             self.code = int.from_bytes(payload[:2])
-            self._transport.write(b"\x88\x80\0\0\0\0")  # type: ignore[attr-defined]
+            self._transport.write(b"\x88\x80\0\0\0\0")
         elif opcode == 9:  # a ping; a client's frames are masked, here with zeros
-            self._transport.write(bytes((0x8A, 0x80 | len(payload))) + b"\0\0\0\0" + payload)  # type: ignore[attr-defined]
+            self._transport.write(bytes((0x8A, 0x80 | len(payload))) + b"\0\0\0\0" + payload)
 
     def _hear(self, line: bytes, now: float) -> None:
         id_ = line[7 : line.index(b'"', 7)]

@@ -108,7 +108,7 @@ class Stack:
         return found
 
     def running(self, *kinds: str) -> dict[str, psutil.Process]:
-        """Return its processes once these run; without names: once all do, the spare trainer included."""
+        """Return its processes once these run; without names: once all do, what forks trainers included."""
         wanted = set(kinds or ("redis", "api", "worker", "trainer"))
         found: dict[str, psutil.Process] = self.wait_for(
             lambda: seen if (seen := self.processes()).keys() >= wanted else None, what=f"{sorted(wanted)} to run"

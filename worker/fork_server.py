@@ -23,7 +23,6 @@ BELONGS_TO = "EPOCHD_TRAINER_OF"
 
 _LOOK_SECONDS = 0.2
 
-
 # What a trainer needs of the worker's environment. Nothing else is handed on: no address of a database or a queue, no
 # key and no token, under whatever name somebody has put one there.
 _HANDED_ON = frozenset(
@@ -52,9 +51,8 @@ class Limits:
 class ForkServer:
     """The process `python -m worker.training --fork-server`; `environment` is its own beside what it is handed on.
 
-    The limits are those of each trainer that it forks.
-
-    It dies with this process, and with the thread that makes it; the trainers that it forked die with it.
+    The limits are those of each trainer that it forks. It dies with this process, and with the thread that makes it;
+    the trainers that it forked die with it.
     """
 
     def __init__(self, environment: dict[str, str], limits: Limits) -> None:

@@ -1,13 +1,32 @@
 """What a job's trainers wrote: where to look when one has failed for no reason that it could tell."""
 
+from datetime import datetime
+
 from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
 
 from app.dependencies import JobId, Reader, Work
 from app.openapi import problems
-from app.schemas import TrainerLog, TrainerLogs
 from core import job_queries, trainer_output
 
 router = APIRouter(tags=["watching"])
+
+
+class TrainerLog(BaseModel):
+    """The end of what the trainer of one attempt wrote; `lines` is how many lines that were in all."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    attempt: int
+    lines: int
+    text: str
+    updated_at: datetime
+
+
+class TrainerLogs(BaseModel):
+    """What the trainers of a job's last attempts wrote, newest first."""
+
+    data: list[TrainerLog]
 
 
 @router.get(

@@ -18,7 +18,7 @@ def main(*, supervised: bool) -> None:
         facts.write(Ready())
         assignment = read_assignment(lines)
         if assignment is None:
-            return  # this spare was not needed
+            return  # there was nothing to read
         orders.heed_sigterm()
         orders.heed(lines, supervised=supervised)
         for fact in train(assignment, orders.should_stop, orders.should_save):
