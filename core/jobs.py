@@ -159,14 +159,16 @@ def resume(session: Session, seer: Seer, job_id: str) -> Job:
     return job
 
 
-def retry(session: Session, seer: Seer, job_id: str) -> Job:
+def retry(session: Session, seer: Seer, job_id: str, settings: Settings) -> Job:
     """Queue a failed or cancelled job again: it goes on from its last checkpoint, with a whole budget of failures.
 
-    Raises Conflict where the job has not ended so, or where its data or the checkpoint it starts from is gone.
+    Raises Conflict where the job has not ended so, where its data or the checkpoint it starts from is gone, or where
+    its owner has as many live jobs as one may.
     """
     job = _locked(session, seer, job_id)
     if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
         raise Conflict(f"{job.id} is {job.status}: only a failed or cancelled job can be retried.")
+    limits.require_place(session, job.owner_id, settings)
     if not checkpoints.newest_resumable(session, job.id):
         _check_beginning(session, job)
     _check_datasets(session, job)

@@ -14,7 +14,7 @@ from app.json_body import JobSpecBody, SpecBody
 from app.openapi import json_request, leads_to, problems
 from app.resources import Resources
 from app.schemas import JobBody, JobPage, Plan
-from core import job_queries, jobs, limits, look_ahead, run_estimate, submission
+from core import job_queries, jobs, look_ahead, run_estimate, submission
 from core.failpoints import reach
 from core.job_spec import JobSpec
 from core.keys import Caller
@@ -161,8 +161,7 @@ def resume(caller: Writer, work: Work, job_id: JobId) -> JobBody:
 def retry(caller: Writer, resources: TheResources, job_id: JobId) -> JobBody:
     """Return the job: queued, and to go on from its last checkpoint, or from the beginning where it has none."""
     with resources.work.begin() as session:
-        limits.require_place(session, job_queries.get(session, caller.sees, job_id).owner_id, resources.settings)
-        return _body(session, jobs.retry(session, caller.sees, job_id))
+        return _body(session, jobs.retry(session, caller.sees, job_id, resources.settings))
 
 
 @router.post(

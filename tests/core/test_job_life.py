@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import mkdtemp
@@ -117,7 +118,8 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def retry(self) -> None:
-        if self.asked_for(jobs.retry, legal=self.status in ("failed", "cancelled")):
+        retry = partial(jobs.retry, settings=self.house.limits)
+        if self.asked_for(retry, legal=self.status in ("failed", "cancelled")):
             self.moved("queued")
             self.failures = 0
 

@@ -38,7 +38,7 @@ def cramped(tmp_path: Path, migrated_sqlite: Path, own_redis: RedisServer, small
 
 def retried(installation: Installation, job_id: str) -> Job:
     with installation.work.begin() as session:
-        jobs.retry(session, installation.owner, job_id)
+        jobs.retry(session, installation.owner, job_id, installation.settings)
     return installation.wait_for_status(job_id, "succeeded", "failed")
 
 

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 import pytest
@@ -98,7 +99,7 @@ def test_a_failed_job_is_retried_from_its_last_checkpoint(
         job = installation.wait_for_status(job_id, "failed", "succeeded")
         assert (job.status, job.error["code"]) == ("failed", "worker_lost")
         saved = installation.checkpoints(job_id)[0].step
-        ask(installation, jobs.retry, job_id)
+        ask(installation, partial(jobs.retry, settings=installation.settings), job_id)
         job = installation.wait_for_status(job_id, "succeeded", "failed")
     assert (job.status, job.attempt, job.error) == ("succeeded", 2, None)
     starts = [event.data["from_step"] for event in installation.log(job_id) if event.type == "started"]
