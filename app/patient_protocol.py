@@ -30,8 +30,9 @@ def patient_protocol(seconds: float) -> type[HttpToolsProtocol]:
 
         def data_received(self, data: bytes) -> None:
             """Take in a part of a request."""
+            ends_a_body = self._in_body
             super().data_received(data)
-            if self._deadline is not None and not self._in_body:
+            if self._deadline is not None and not (ends_a_body or self._in_body):
                 self._head_bytes += len(data)
                 if self._head_bytes > _MOST_HEAD_BYTES:
                     self.transport.abort()

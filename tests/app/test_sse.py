@@ -113,8 +113,9 @@ def test_what_is_refused_is_refused_as_a_problem(api: Api) -> None:
 def test_a_watcher_that_leaves_is_noticed(api: Api) -> None:
     worker = api.worker()
     with api.http.stream("GET", f"/jobs/{worker.job_id}/events", headers=SSE) as answer:
-        next(answer.iter_text())
-        wait_for(lambda: feeds(api)._feeds[worker.job_id].watchers == 1, what="the watcher")
+        texts = answer.iter_text()  # without a name it would end at once, and the connection with it
+        next(texts)
+        assert feeds(api)._feeds[worker.job_id].watchers == 1
     # A feed that nobody follows goes after a while.
     left = feeds(api)._feeds
     wait_for(
