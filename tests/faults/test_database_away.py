@@ -51,18 +51,17 @@ def test_a_database_that_is_away_for_a_while_costs_nothing(
     installation: Installation, dataset: Dataset, undisturbed_weights: str, link: tuple[Proxy, str], crooked: str
 ) -> None:
     proxy, _ = link
-    with installation.worker(EPOCHD_DATABASE_URL=crooked) as worker:
+    with installation.worker(EPOCHD_DATABASE_URL=crooked):
         job_id = installation.submit(dataset, **LONG)
         installation.wait_for_batch(job_id, 20)
-        trainer = trainer_of(worker)
         proxy.cut()
         told = len(installation.log(job_id))
         until = monotonic() + 8  # two rounds of the reconciler, in which it must not take the outage for a loss
         wait_for(lambda: monotonic() > until, what="some seconds without the database")
         assert len(installation.log(job_id)) == told
-        assert trainer.is_running()
         proxy.mend()
         job = installation.wait_for_status(job_id, "succeeded", "failed")
+    # Whether its trainer was done before the way back was mended, or not: it was not stopped, and no other one began.
     assert (job.status, job.attempt, job.failures) == ("succeeded", 1, 0)
     account(installation, job_id, undisturbed_weights)
 
