@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from benchmarks.installation import percentile
 
@@ -38,9 +38,8 @@ class Watcher(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask to be let in."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._request)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are of no class of asyncio's
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Take in what has come: the answer to the handshake, then frames."""

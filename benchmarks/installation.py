@@ -51,6 +51,7 @@ def installation(database: str, folder: Path) -> Iterator[Installation]:
         migrate(engine)
         port = free_port()
         environment = {"EPOCHD_DATA_DIR": str(folder), "EPOCHD_DATABASE_URL": url, "EPOCHD_REDIS_URL": redis.url}
+        environment["EPOCHD_PORT"] = str(port)
         with _api(port, environment, folder / "api.log") as process:
             base, headers = (
                 f"http://127.0.0.1:{port}",
@@ -79,8 +80,7 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _api(port: int, environment: dict[str, str], log: Path) -> Iterator[psutil.Process]:
-    command = [sys.executable, "-m", "uvicorn", "--factory", "app.main:app", "--port", str(port), "--no-access-log"]
-    command += ["--log-level", "warning", "--ws-per-message-deflate", "false"]
+    command = [sys.executable, "-m", "app", "--quiet"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=output, stderr=output)
     try:

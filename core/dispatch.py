@@ -31,11 +31,15 @@ def celery_app(redis_url: str) -> Celery:
         worker_prefetch_multiplier=1,
         # Without this a bell waits behind a busy worker while another stands idle.
         worker_disable_prefetch=True,
+        # What it says is so already, for tasks that are acknowledged early; unsaid, Celery asks for it at each loss.
+        worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A Redis that refuses (its disk is full, or a key is of another type) is one that is away: it may come back.
+        broker_channel_error_retry=True,
         broker_transport_options={
             "socket_timeout": 10,
             "socket_connect_timeout": 5,

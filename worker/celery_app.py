@@ -13,6 +13,7 @@ from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 from celery.worker.consumer import Consumer
 from kombu.exceptions import KombuError
 from kombu.transport import TRANSPORT_ALIASES, redis
+from redis.exceptions import ResponseError
 
 from core import dispatch
 from core.log_setup import set_up_logging
@@ -32,6 +33,8 @@ _process: dict[str, Worker] = {}
 _BELL = [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
 _BELL_BYTES = 1000
 _TELL_SECONDS = 60.0
+# Celery asks a Redis that refuses again at once, and says so each time.
+_REFUSED_SECONDS = 1.0
 
 
 @app.task(name=dispatch.TASK)
@@ -82,6 +85,13 @@ class BellsAlone(Consumer):
                 message.ack_log_error(_log, self.connection_errors)
 
         return handle
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Leave a Redis alone for a while that refuses, as one that is away is left alone."""
+        if isinstance(exc, ResponseError):
+            _log.warning("redis_refuses", reason=str(exc), effect="idle workers look for jobs by themselves")
+            time.sleep(_REFUSED_SECONDS)
+        super().on_connection_error_after_connected(exc)
 
 
 class _Channel(redis.Channel):

@@ -5,8 +5,10 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO, Literal
 
 import psutil
@@ -24,6 +26,9 @@ _log = structlog.get_logger()
 _ANSWER_SECONDS = 20.0
 # For how long what a trainer wrote may still be read when it has ended.
 _LAST_WORDS_SECONDS = 2.0
+_FOLDER = "epochd-trainer-"
+# A folder that no trainer holds may be that of one which is about to begin: it is left behind when it is older.
+_YOUNG_SECONDS = 60.0
 
 
 class TrainerProcess:
@@ -68,11 +73,13 @@ class TrainerProcess:
         from_trainer, stdout = os.pipe()
         written, stderr = os.pipe()
         life_line, theirs = os.pipe()
-        self._folder = tempfile.mkdtemp(prefix="epochd-trainer-")
+        self._folder = tempfile.mkdtemp(prefix=_FOLDER)
+        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(folder, fcntl.LOCK_EX)  # for as long as the trainer lives
         self._stdin, self._stdout = os.fdopen(to_trainer, "wb"), os.fdopen(from_trainer, "rb")
         self.output.read(os.fdopen(written, "rb"))
         self._life_line = LifeLine(life_line)
-        given = [stdin, stdout, stderr, theirs, os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)]
+        given = [stdin, stdout, stderr, theirs, folder]
         self._fork_server.fork(given if self._gpu_lock is None else [*given, self._gpu_lock])
         for descriptor in given:
             os.close(descriptor)
@@ -127,7 +134,10 @@ class TrainerProcess:
 
 
 def end_left_behind() -> None:
-    """Kill every trainer of this machine, and whatever it started, whose worker is gone: nobody listens to it."""
+    """Kill every trainer of this machine, and whatever it started, whose worker is gone: nobody listens to it.
+
+    The folders of trainers that are gone are deleted.
+    """
     for process in psutil.process_iter():
         try:
             worker = process.environ().get(BELONGS_TO, "")
@@ -136,3 +146,21 @@ def end_left_behind() -> None:
                 _log.warning("trainer_left_behind_killed", process=process.pid, worker=worker)
         except psutil.Error:
             continue  # it is another user's, or has just ended
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        if _is_left_behind(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left_behind(folder: Path) -> bool:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return False  # it is another user's, or was just deleted
+    try:
+        young = time.time() - os.fstat(descriptor).st_mtime < _YOUNG_SECONDS
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return not young

@@ -95,7 +95,8 @@ def test_what_is_no_bell_is_counted_and_nothing_comes_of_it(
     with installation.worker() as worker:
         client.lpush(QUEUE, *NO_MESSAGES, *forged(marker))
         client.lpush(QUEUE, *[raw(json.dumps([[], {}, NOTHING]).encode(), task="no.such.task")] * 300)
-        client.lpush(QUEUE, *[raw(json.dumps([[], {}, NOTHING]).encode())] * 300)
+        # While one is answered Celery asks for no other, and looks again a second later at the latest.
+        client.lpush(QUEUE, *[raw(json.dumps([[], {}, NOTHING]).encode())] * 30)
         job = installation.submit(dataset, training={"epochs": 1, "batch_size": 4})
         assert installation.wait_for_status(job, "succeeded", "failed").status == "succeeded"
         wait_for(lambda: client.llen(QUEUE) == 0, seconds=120, what="the queue's end")
@@ -106,6 +107,24 @@ def test_what_is_no_bell_is_counted_and_nothing_comes_of_it(
     assert "foreign_messages" in said
     assert len(said) < 100_000, "a flood of messages is no flood of words"
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_queue_that_is_no_list_ends_no_worker(
+    own_redis_installation: Installation, dataset: Dataset, redis: RedisServer
+) -> None:
+    installation, client = own_redis_installation, redis.client()
+    log = installation.settings.data_dir / "worker.log"
+    client.set(QUEUE, "somebody else's")
+    with installation.worker() as worker:
+        wait_for(lambda: "redis_refuses" in log.read_text(), what="Redis' refusal")
+        job = installation.submit(dataset, training={"epochs": 1, "batch_size": 4})
+        assert installation.wait_for_status(job, "succeeded", "failed").status == "succeeded"
+        client.delete(QUEUE)
+        client.lpush(QUEUE, raw(json.dumps([[], {}, NOTHING]).encode()))
+        wait_for(lambda: client.llen(QUEUE) == 0, what="a bell that is heard")
+        assert worker.is_running()
+    assert "Traceback" not in log.read_text()
 
 
 def test_one_task_is_registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -35,16 +35,15 @@ def test_a_job_trains_a_model_from_the_hub_and_keeps_its_commit(
     commit = server.add("owner/name", files).branches["main"]
     with installation.worker():
         job = ended(installation, installation.submit(dataset, **ON_HUB))
-    assert job.status == "succeeded", job.error
+        assert job.status == "succeeded", job.error
+        onward = ON_HUB | {"model": {"checkpoint": {"job": job.id}}}
+        again = ended(installation, installation.submit(dataset, **onward))
+    assert again.status == "succeeded", again.error
     assert job.spec["model"] == {"hub": "owner/name", "revision": commit, "lora": None}
     folder = published(installation, job.id)
     plain = AutoModelForCausalLM.from_pretrained(folder)
     assert job.plan["parameters"] == sum(weight.numel() for weight in plain.parameters())
     assert len(AutoTokenizer.from_pretrained(folder)) == 257
-    with installation.worker():
-        again = ended(installation, installation.submit(dataset, **ON_HUB | {
-            "model": {"checkpoint": {"job": job.id}}}))  # fmt: skip
-    assert again.status == "succeeded", again.error
 
 
 def test_an_adapter_s_job_that_was_killed_goes_on_from_the_same_commit(
@@ -54,7 +53,7 @@ def test_an_adapter_s_job_that_was_killed_goes_on_from_the_same_commit(
     first = repository.branches["main"]
     spec = ON_HUB | {
         "model": {"hub": "owner/name", "lora": {"r": 2, "dropout": 0.1}},
-        "training": {"epochs": 40, "batch_size": 4},
+        "training": {"epochs": 20, "batch_size": 4},
         "checkpoints": {"every_epochs": 2},
     }
     with installation.worker() as worker:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.worker.training.tiny import assignment, ragged_rows
 from worker import trainer_process
 from worker.identity import machine_prefix, worker_name
 from worker.slots import Slots
-from worker.trainer_process import TrainerProcess
+from worker.trainer_process import TrainerProcess, end_left_behind
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ENDLESS = {"epochs": 10_000, "batch_size": 4}
@@ -187,3 +188,25 @@ def test_a_worker_that_starts_ends_the_trainers_that_another_left_behind(install
         for process in [left, *others]:
             process.kill()
             process.wait()
+
+
+@on_sqlite
+def test_the_folder_of_a_killed_workers_trainer_goes_when_the_next_starts_and_no_other(
+    installation: Installation, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = tmp_path / "folders"
+    folders.mkdir()
+    job_id = installation.submit(dataset, training=ENDLESS)
+    with installation.worker(TMPDIR=str(folders)) as worker:
+        installation.wait_for_batch(job_id, 1)
+        worker.kill()
+    (left,) = folders.glob("epochd-trainer-*")
+    os.utime(left, (0, 0))
+    with installation.worker(TMPDIR=str(folders)):
+        wait_for(lambda: not left.exists(), what="the end of what was left behind")
+        wait_for(lambda: [e.type for e in installation.log(job_id)].count("started") == 2, what="the second start")
+        (in_use,) = wait_for(lambda: list(folders.glob("epochd-trainer-*")), what="its trainer's folder")
+        os.utime(in_use, (0, 0))
+        monkeypatch.setattr(tempfile, "tempdir", str(folders))
+        end_left_behind()
+        assert in_use.exists()

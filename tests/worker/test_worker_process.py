@@ -11,6 +11,7 @@ from core.live_log import stream_key
 from core.models import Dataset
 from tests.installation import LONG, Installation, trainer_of
 from tests.services import RedisServer, wait_for
+from tests.worker.conftest import AtWork
 from worker.output import KEPT_CHARACTERS
 
 # The moves themselves are tested on both databases in tests/core; here the processes are what is tried.
@@ -43,12 +44,11 @@ def test_a_job_succeeds_and_the_live_tail_says_what_the_log_of_record_says(
     assert json.loads(live[-1])["data"]["step"] == job.plan["steps"]
 
 
-@on_sqlite
-def test_a_run_that_is_stopped_early_succeeds_and_says_so(installation: Installation, dataset: Dataset) -> None:
+def test_a_run_that_is_stopped_early_succeeds_and_says_so(at_work: AtWork) -> None:
+    installation = at_work.installation
     training = {"epochs": 400, "learning_rate": 0.1, "early_stopping_patience": 2}
-    with installation.worker():
-        job_id = installation.submit(dataset, validation={"fraction": 0.25}, training=training)
-        job = installation.wait_for_status(job_id, "succeeded", "failed", "cancelled")
+    job_id = installation.submit(at_work.dataset, validation={"fraction": 0.25}, training=training)
+    job = installation.wait_for_status(job_id, "succeeded", "failed", "cancelled")
     assert job.status == "succeeded", job.error
     last = installation.log(job_id)[-1]
     assert last.data["reason"] == "stopped early: the validation loss got no better"
@@ -56,21 +56,21 @@ def test_a_run_that_is_stopped_early_succeeds_and_says_so(installation: Installa
     assert (job.progress["fraction"], job.progress["eta_seconds"]) == (1.0, 0.0)
 
 
-@on_sqlite
 def test_a_killed_trainer_costs_one_failure_and_not_a_bit_of_the_weights(
-    installation: Installation, dataset: Dataset, undisturbed_weights: str
+    at_work: AtWork, undisturbed_weights: str
 ) -> None:
-    with installation.worker() as worker:
-        job_id = installation.submit(dataset, **LONG)
-        installation.wait_for_batch(job_id, 40)
-        trainer_of(worker).kill()
-        job = installation.wait_for_status(job_id, "succeeded", "failed")
+    installation = at_work.installation
+    job_id = installation.submit(at_work.dataset, **LONG)
+    installation.wait_for_batch(job_id, 40)
+    trainer_of(at_work.worker).kill()
+    job = installation.wait_for_status(job_id, "succeeded", "failed")
     assert (job.status, job.attempt) == ("succeeded", 2)
     requeued = [event for event in installation.log(job_id) if event.type == "requeued"]
     assert [event.data["failures"] for event in requeued] == [1]
     assert installation.weights(job_id) == undisturbed_weights
 
 
+@on_sqlite
 def test_a_killed_worker_leaves_no_trainer_and_its_successor_finishes_the_job(
     installation: Installation, dataset: Dataset, undisturbed_weights: str
 ) -> None:
@@ -111,13 +111,12 @@ def test_a_drain_saves_requeues_and_costs_no_failure(
     assert installation.weights(job_id) == undisturbed_weights
 
 
-@on_sqlite
-def test_a_running_job_is_cancelled_with_a_checkpoint(installation: Installation, dataset: Dataset) -> None:
-    with installation.worker():
-        job_id = installation.submit(dataset, training={"epochs": 10_000, "batch_size": 4})
-        installation.wait_for_batch(job_id, 3)
-        installation.cancel(job_id)
-        job = installation.wait_for_status(job_id, "cancelled", "failed", "succeeded")
+def test_a_running_job_is_cancelled_with_a_checkpoint(at_work: AtWork) -> None:
+    installation = at_work.installation
+    job_id = installation.submit(at_work.dataset, training={"epochs": 10_000, "batch_size": 4})
+    installation.wait_for_batch(job_id, 3)
+    installation.cancel(job_id)
+    job = installation.wait_for_status(job_id, "cancelled", "failed", "succeeded")
     assert job.status == "cancelled"
     log = installation.log(job_id)
     assert [event.type for event in log[-2:]] == ["checkpoint", "cancelled"]
@@ -145,25 +144,23 @@ def test_a_job_that_cannot_be_trained_fails_with_a_reason_and_the_next_one_runs(
     assert output.text.splitlines()[-1] in (installation.settings.data_dir / "worker.log").read_text(), "passed on too"
 
 
-@on_sqlite
-def test_a_lost_dataset_file_fails_the_job_with_a_reason(installation: Installation, dataset: Dataset) -> None:
-    installation.store.delete(f"datasets/{dataset.id}")
-    with installation.worker():
-        job = installation.wait_for_status(installation.submit(dataset), "failed", "succeeded")
+def test_a_lost_dataset_file_fails_the_job_with_a_reason(at_work: AtWork) -> None:
+    installation, lost = at_work.installation, at_work.installation.add_dataset('{"text": "soon lost"}')
+    installation.store.delete(f"datasets/{lost.id}")
+    job = installation.wait_for_status(installation.submit(lost), "failed", "succeeded")
     assert (job.status, job.error["code"]) == ("failed", "data")
     assert "missing from the store" in job.error["message"]
 
 
-@on_sqlite
-def test_three_losses_without_a_new_checkpoint_are_a_failure(installation: Installation, dataset: Dataset) -> None:
-    with installation.worker() as worker:
-        job_id = installation.submit(
-            dataset, training={"epochs": 10_000, "batch_size": 4}, checkpoints={"every_epochs": 9999}
-        )
-        for attempt in (1, 2, 3):
-            wait_for(lambda n=attempt: _has_stepped(installation, job_id, n), seconds=60, what=f"attempt {attempt}")
-            trainer_of(worker).kill()
-        job = installation.wait_for_status(job_id, "failed", "succeeded")
+def test_three_losses_without_a_new_checkpoint_are_a_failure(at_work: AtWork) -> None:
+    installation = at_work.installation
+    job_id = installation.submit(
+        at_work.dataset, training={"epochs": 10_000, "batch_size": 4}, checkpoints={"every_epochs": 9999}
+    )
+    for attempt in (1, 2, 3):
+        wait_for(lambda n=attempt: _has_stepped(installation, job_id, n), seconds=60, what=f"attempt {attempt}")
+        trainer_of(at_work.worker).kill()
+    job = installation.wait_for_status(job_id, "failed", "succeeded")
     assert (job.failures, job.error["code"]) == (3, "worker_lost")
     assert "SIGKILL" in job.error["message"]
 
@@ -190,15 +187,13 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     assert installation.weights(job_id) == undisturbed_weights
 
 
-@on_sqlite
-def test_a_job_goes_on_from_an_earlier_jobs_checkpoint(installation: Installation, dataset: Dataset) -> None:
-    with installation.worker():
-        first = installation.submit(dataset)
-        installation.wait_for_status(first, "succeeded", "failed")
-        second = installation.submit(
-            dataset, tokenizer=None, model={"checkpoint": {"job": first, "epoch": "latest"}}, training={"epochs": 1}
-        )
-        job = installation.wait_for_status(second, "succeeded", "failed")
+def test_a_job_goes_on_from_an_earlier_jobs_checkpoint(at_work: AtWork) -> None:
+    installation = at_work.installation
+    first = installation.submit(at_work.dataset)
+    installation.wait_for_status(first, "succeeded", "failed")
+    onward = {"tokenizer": None, "model": {"checkpoint": {"job": first, "epoch": "latest"}}, "training": {"epochs": 1}}
+    second = installation.submit(at_work.dataset, **onward)
+    job = installation.wait_for_status(second, "succeeded", "failed")
     assert job.status == "succeeded", job.error
     assert job.spec["model"]["checkpoint"]["epoch"] == 3
     losses = {

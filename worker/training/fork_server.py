@@ -20,8 +20,8 @@ NUMBER = struct.Struct("=i")
 # What is said when the imports are done.
 READY = b"r"
 
-# Descriptors of a request: standard input, output and error, the life line, the working directory, and where there is a
-# GPU its lock.
+# Descriptors of a request: standard input, output and error, the life line, the locked working directory, and where
+# there is a GPU its lock.
 MOST_DESCRIPTORS = 6
 
 
@@ -78,8 +78,7 @@ def _become_trainer(fork_server: int, descriptors: list[int]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     *streams, life_line, folder = descriptors[:5]
-    os.fchdir(folder)
-    os.close(folder)
+    os.fchdir(folder)  # and it stays open: its lock lasts as long as this process
     for standard, descriptor in enumerate(streams):
         os.dup2(descriptor, standard)
         os.close(descriptor)
