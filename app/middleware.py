@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors
 from app.telemetry import Traffic
+from app.zero_copy_protocol import EXTENSION
 from core.errors import TooLarge
 from core.ids import new_id
 from core.settings import Settings
@@ -79,6 +80,8 @@ class Counted:
                 self._traffic.answered(message["status"])
             elif message["type"] == "http.response.body":
                 self._traffic.sent(len(message.get("body", b"")))
+            elif message["type"] == EXTENSION:
+                self._traffic.sent(message["count"])
             await send(message)
 
         await self._app(scope, receive, send_counted)

@@ -2,16 +2,16 @@
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from app.zero_copy_protocol import ZeroCopyProtocol
 
 # Far more than clients send; what comes is kept in memory until the head is complete.
 _MOST_HEAD_BYTES = 64 * 2**10
 
 
-def patient_protocol(seconds: float) -> type[HttpToolsProtocol]:
+def patient_protocol(seconds: float) -> type[ZeroCopyProtocol]:
     """Return a protocol whose clients have so long for the head of each request, from when they may send it."""
 
-    class PatientProtocol(HttpToolsProtocol):
+    class PatientProtocol(ZeroCopyProtocol):
         """Closes a connection that is neither answered nor asking."""
 
         _deadline: asyncio.TimerHandle | None = None

@@ -2,30 +2,26 @@
 
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import anyio.lowlevel
 import anyio.to_thread
 from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.errors import problem
+from app.zero_copy_protocol import EXTENSION
 from core.errors import Corrupt, NotFound
 
 # The list was read a moment ago, or its store is of an older backup than its database.
 FILES_GONE = "The checkpoint's files are gone: retention has just removed them, or the store has lost them."
 
-# Small enough to stay in a cache from the read to the send, and for 50 downloads at once.
-_CHUNK_BYTES = 2**19
-# What the disk has to be asked for, in another thread, comes in larger pieces: a change of threads costs more.
-_DISK_BYTES = 2**20
-# Of Linux: read what is in memory already, or fail at once.
-_NOWAIT = getattr(os, "RWF_NOWAIT", None)
+# What is counted as sent before it is; and what is read at once where it has to be.
+_PART_BYTES, _CHUNK_BYTES = 2**23, 2**20
 _RANGE = re.compile(r"bytes=(\d{0,30})-(\d{0,30})", re.ASCII)
 
 
@@ -43,6 +39,15 @@ class FileSegment:
 Segment = bytes | FileSegment
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Some bytes of an open file, as the extension names them."""
+
+    file: int
+    offset: int
+    count: int
+
+
 class RangedResponse(StreamingResponse):
     """Segments one after the other, in answer to GET or HEAD, with `Range`, `If-Range` and `If-None-Match`."""
 
@@ -51,6 +56,8 @@ class RangedResponse(StreamingResponse):
     ) -> None:
         super().__init__(_nothing(), media_type=media_type)
         self._segments = segments
+        self._parts: Iterable[bytes | _Part] = ()
+        self._zero_copy = False
         self._total = sum(map(len, segments))
         self._etag = f'"{sha256}"'
         # Only an address that names the bytes themselves gives the same ones for good.
@@ -83,8 +90,22 @@ class RangedResponse(StreamingResponse):
                 self.status_code = 206
                 self.headers["Content-Length"] = str(end - start)
                 self.headers["Content-Range"] = f"bytes {start}-{end - 1}/{self._total}"
-            self.body_iterator = _nothing() if scope["method"] == "HEAD" else _read(self._segments, streams, start, end)
+            self._parts = () if scope["method"] == "HEAD" else _parts(self._segments, streams, start, end)
+            self._zero_copy = EXTENSION in scope.get("extensions", {})
             await super().__call__(scope, receive, send)
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the head and every part. Raises Corrupt where a file became shorter meanwhile."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for part in self._parts:
+            if isinstance(part, bytes):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            elif self._zero_copy:
+                await send({"type": EXTENSION, **asdict(part), "more_body": True})
+            else:
+                async for chunk in _read(part):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _unchanged(self, if_none_match: str) -> bool:
         known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
@@ -120,39 +141,30 @@ def _open(segments: Sequence[Segment], stack: ExitStack) -> dict[Path, BinaryIO]
     return streams
 
 
-async def _read(
-    segments: Sequence[Segment], streams: dict[Path, BinaryIO], start: int, end: int
-) -> AsyncIterator[bytes]:
-    place, buffer = 0, memoryview(bytearray(_CHUNK_BYTES))
+def _parts(segments: Sequence[Segment], streams: dict[Path, BinaryIO], start: int, end: int) -> Iterator[bytes | _Part]:
+    """Yield what of each segment lies between two places of the whole."""
+    place = 0
     for segment in segments:
         here, stop = max(start - place, 0), min(end - place, len(segment))
         place += len(segment)
-        if isinstance(segment, bytes):
-            if here < stop:
-                yield segment[here:stop]
+        if here >= stop:
             continue
-        while here < stop:
-            descriptor = streams[segment.path].fileno()
-            chunk = _from_memory(descriptor, buffer[: stop - here], here)
-            if chunk is None:
-                chunk = await anyio.to_thread.run_sync(os.pread, descriptor, min(_DISK_BYTES, stop - here), here)
-            else:
-                await anyio.lowlevel.checkpoint()  # it is others' turn too
-            if not chunk:
-                raise Corrupt(f"{segment.path} became shorter while it was read")
-            here += len(chunk)
-            yield chunk
+        if isinstance(segment, bytes):
+            yield segment[here:stop]
+        else:
+            file = streams[segment.path].fileno()
+            for offset in range(here, stop, _PART_BYTES):
+                yield _Part(file, offset, min(_PART_BYTES, stop - offset))
 
 
-def _from_memory(descriptor: int, buffer: memoryview, place: int) -> bytes | None:
-    """Return some of a file at this place where it need not be waited for, else None."""
-    if _NOWAIT is None:
-        return None
-    try:
-        size = os.preadv(descriptor, [buffer], place, _NOWAIT)
-    except OSError:  # not in memory; or a file system that cannot say
-        return None
-    return bytes(buffer[:size])
+async def _read(part: _Part) -> AsyncIterator[bytes]:
+    place, end = part.offset, part.offset + part.count
+    while place < end:
+        chunk = await anyio.to_thread.run_sync(os.pread, part.file, min(_CHUNK_BYTES, end - place), place)
+        if not chunk:
+            raise Corrupt("a file became shorter while it was read")
+        place += len(chunk)
+        yield chunk
 
 
 async def _nothing() -> AsyncIterator[bytes]:
