@@ -1,6 +1,7 @@
 """`python -m app`: serves the API where the settings say, and no other machine unless they say that this is safe."""
 
 import argparse
+import gc
 from contextlib import suppress
 
 import uvicorn
@@ -12,6 +13,10 @@ from core.settings import Settings
 
 # Nobody who follows a job has anything to say.
 _MOST_WEBSOCKET_BYTES = 2**16
+# How many objects are made before Python looks for garbage among the young, and how often it looks among the older ones
+# too. By default that is at every turn: a thousand watchers keep half a million objects alive, and wait while all of
+# them are gone through.
+_GARBAGE = (50_000, 20, 100)
 
 
 def server_config(application: FastAPI, settings: Settings, *, quiet: bool, stop_seconds: int) -> uvicorn.Config:
@@ -42,6 +47,8 @@ def main() -> None:
     application = app()
     settings: Settings = application.state.resources.settings
     config = server_config(application, settings, quiet=options.quiet, stop_seconds=options.stop_seconds)
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
     with suppress(KeyboardInterrupt):  # Ctrl-C, once all is closed
         uvicorn.Server(config).run()
 

@@ -122,9 +122,11 @@ class Feed:
             left = deadline - monotonic()
             if entries or done or self.closed or left <= 0:
                 return Page(entries, done)
-            if in_memory:
+            if in_memory and wait == math.inf:
+                await changed.wait()
+            elif in_memory:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(left if wait < math.inf else None):
+                    async with asyncio.timeout(left):
                         await changed.wait()
             else:
                 await asyncio.sleep(min(left, _SOON_SECONDS))

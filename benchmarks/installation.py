@@ -51,7 +51,8 @@ def installation(database: str, folder: Path) -> Iterator[Installation]:
         migrate(engine)
         port = free_port()
         environment = {"EPOCHD_DATA_DIR": str(folder), "EPOCHD_DATABASE_URL": url, "EPOCHD_REDIS_URL": redis.url}
-        environment["EPOCHD_PORT"] = str(port)
+        # All that is measured is asked for with one key.
+        environment |= {"EPOCHD_PORT": str(port), "EPOCHD_MAX_WATCHERS_PER_KEY": "1000000"}
         with _api(port, environment, folder / "api.log") as process:
             base, headers = (
                 f"http://127.0.0.1:{port}",

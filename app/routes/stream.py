@@ -64,19 +64,22 @@ async def stream(socket: WebSocket, watched: StreamedJob, feeds: TheFeeds, watch
 
 async def _follow(socket: WebSocket, feed: Feed, cursor: Cursor) -> int:
     """Send until the log ends or nothing more can be sent, and return the code to close with."""
-    while True:
-        entries, done = await feed.after(cursor, limit=_PAGE_EVENTS)
-        for message in _messages(entries):
-            try:
-                async with asyncio.timeout(SEND_SECONDS):
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as patience:
+            while True:
+                entries, done = await feed.after(cursor, limit=_PAGE_EVENTS)
+                for message in _messages(entries):
+                    patience.reschedule(loop.time() + SEND_SECONDS)
                     await socket.send_text(message)
-            except TimeoutError:
-                return _TOO_SLOW
-        if done:
-            return _END_OF_LOG
-        if feed.closed:
-            return _GOING_AWAY
-        cursor = entries[-1].cursor if entries else cursor
+                patience.reschedule(None)
+                if done:
+                    return _END_OF_LOG
+                if feed.closed:
+                    return _GOING_AWAY
+                cursor = entries[-1].cursor if entries else cursor
+    except TimeoutError:
+        return _TOO_SLOW
 
 
 async def _until_key_ends(gone: asyncio.Event) -> int:
