@@ -141,7 +141,7 @@ class JobBody(BaseModel):
     def of(cls, job: Job, queue_position: int | None) -> "JobBody":
         """Return a job as clients see it."""
         links = {name: f"/jobs/{job.id}/{name}" for name in JobLinks.model_fields}
-        columns = job.model_dump(include=cls.model_fields.keys() - {"queue_position", "links"})
+        columns = {name: getattr(job, name) for name in cls.model_fields.keys() - {"queue_position", "links"}}
         return cls.model_validate(columns | {"queue_position": queue_position, "links": links})
 
 

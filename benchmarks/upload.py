@@ -156,7 +156,7 @@ def measure(folder: Path, megabytes: int, repeats: int) -> None:
     # A model this small gains nothing from a second thread.
     os.environ["OMP_NUM_THREADS"] = "1"
     with local_stack(folder / "data") as client, watched_job(client, lags):
-        api = next(p for p in psutil.Process().children(recursive=True) if p.cmdline()[1:3] == ["-m", "app"])
+        api = next(p for p in psutil.Process().children(recursive=True) if p.cmdline()[2:4] == ["-m", "app"])
         for _ in range(repeats):
             hand.append(by_hand(source, folder / "copy"))
             with Memory(api) as memory:

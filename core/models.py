@@ -126,6 +126,7 @@ class Job(SQLModel, table=True):
         sa.Index("ix_jobs_claimable", "status", sa.text("priority DESC"), "id"),
         sa.Index("ix_jobs_listing", "owner_id", "id"),
         sa.Index("ix_jobs_listing_by_status", "owner_id", "status", "id"),
+        sa.Index("ix_jobs_by_status", "status", "id"),
         sa.Index("ix_jobs_deleted", "deleted_at", sqlite_where=_DELETED, postgresql_where=_DELETED),
     )
 
@@ -191,6 +192,8 @@ class JobTag(SQLModel, table=True):
     __table_args__ = (
         sa.Index("ix_job_tags_listing", "owner_id", "tag", "job_id"),
         sa.Index("ix_job_tags_listing_by_status", "owner_id", "tag", "status", "job_id"),
+        sa.Index("ix_job_tags_by_tag", "tag", "job_id"),
+        sa.Index("ix_job_tags_by_status", "tag", "status", "job_id"),
     )
 
     job_id: str = Field(primary_key=True, foreign_key="jobs.id")
