@@ -20,9 +20,9 @@ up: install
 demo: install
 	$(BIN)/epochd demo
 
-# Three at a time: most tests wait, for processes that start.
+# Two at a time: most tests wait for processes that start.
 test: install
-	$(BIN)/pytest --numprocesses 3 --dist worksteal
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 # What takes minutes: a trainer killed after each single update of a run, and every process at each named place.
 nightly: install
