@@ -54,7 +54,7 @@ class RangedResponse(StreamingResponse):
     def __init__(
         self, segments: Sequence[Segment], *, sha256: str, media_type: str, filename: str, immutable: bool
     ) -> None:
-        super().__init__(_nothing(), media_type=media_type)
+        super().__init__((), media_type=media_type)
         self._segments = segments
         self._parts: Iterable[bytes | _Part] = ()
         self._zero_copy = False
@@ -165,8 +165,3 @@ async def _read(part: _Part) -> AsyncIterator[bytes]:
             raise Corrupt("a file became shorter while it was read")
         place += len(chunk)
         yield chunk
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""

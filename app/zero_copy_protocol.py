@@ -49,6 +49,8 @@ async def _send_file(cycle: RequestResponseCycle, file: int, offset: int, count:
     if cycle.chunked_encoding or count > cycle.expected_content_length:
         raise RuntimeError("Response content longer than Content-Length")
     await _drain(cycle)
+    if cycle.disconnected:
+        return
     # A descriptor of its own: the loop lets nobody wait for one that belongs to a transport.
     socket = os.dup(cycle.transport.get_extra_info("socket").fileno())
     try:
@@ -75,13 +77,15 @@ async def _send_file(cycle: RequestResponseCycle, file: int, offset: int, count:
 
 
 async def _drain(cycle: RequestResponseCycle) -> None:
-    """Wait until all that was written to the transport is in the socket."""
+    """Wait until all that was written to the transport is in the socket, or the client has gone."""
+    if cycle.transport.is_closing():
+        cycle.disconnected = True
+        return
     cycle.transport.set_write_buffer_limits(high=0)
-    try:
-        while cycle.transport.get_write_buffer_size() and not cycle.disconnected:
-            await cycle.flow.drain()
-            await asyncio.sleep(0)
-    finally:
+    while not cycle.disconnected and cycle.transport.get_write_buffer_size():
+        await cycle.flow.drain()
+        await asyncio.sleep(0)
+    if not cycle.transport.is_closing():
         cycle.transport.set_write_buffer_limits()
 
 

@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from app import ranged_response
 from app.ranged_response import FileSegment, RangedResponse
 from core import checkpoints
 from tests.app.played_worker import PlayedWorker
@@ -80,7 +81,15 @@ def test_a_slow_reader_gets_every_byte_and_nobody_waits_for_it(api: Api, worker:
 
 
 @ON_SQLITE
-def test_a_client_that_goes_is_let_go_of(api: Api, worker: PlayedWorker) -> None:
+@pytest.mark.parametrize("part_bytes", [2**23, len(LARGE)], ids=["in parts", "in the last part"])
+def test_a_client_that_goes_is_let_go_of(
+    api: Api,
+    worker: PlayedWorker,
+    part_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ranged_response, "_PART_BYTES", part_bytes)
     path = stored(api, worker)
     before = connections(api)
     gone = [asked(api, worker) for _ in range(5)]
@@ -91,6 +100,7 @@ def test_a_client_that_goes_is_let_go_of(api: Api, worker: PlayedWorker) -> None
         raw.close()
     wait_for(lambda: open_files(path) == 0, what="the end of the downloads")
     wait_for(lambda: connections(api) == before, what="their sockets' end")
+    assert "Exception in ASGI application" not in caplog.text
 
 
 @ON_SQLITE
