@@ -12,7 +12,7 @@ from tests.app.served import ON_SQLITE, Api, serving
 
 pytestmark = ON_SQLITE
 
-SECONDS = 40
+SECONDS = 60
 
 
 def test_whatever_the_document_allows_is_answered_as_it_says(settings: Settings, tmp_path: Path) -> None:
