@@ -14,8 +14,8 @@ from core.settings import Settings
 # Nobody who follows a job has anything to say.
 _MOST_WEBSOCKET_BYTES = 2**16
 # How many objects are made before Python looks for garbage among the young, and how often it looks among the older ones
-# too. By default that is at every turn: a thousand watchers keep half a million objects alive, and wait while all of
-# them are gone through.
+# too. By default that is at every turn: each watcher keeps hundreds of objects alive, and all watchers wait while
+# all of them are gone through.
 _GARBAGE = (50_000, 20, 100)
 
 

@@ -21,8 +21,8 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 # The trainer works on local paths only: nothing may wait for a network, or write progress bars into the log.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-# Threads that wait for each other give their core away instead of spinning on it. A little
-# slower alone, and many times as fast beside other work: threads that spin keep those they wait for from working.
+# Threads that wait for each other give their core away instead of spinning on it. A little slower alone, and many times
+# as fast beside other work: threads that spin keep those they wait for from working.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if forks:
     # A process is forked safely while it has one thread, and NumPy's library starts others as it is imported.
@@ -30,8 +30,8 @@ if forks:
 
 allocator.keep_freed_memory()
 
-# Only now: these imports take seconds, and read the environment above. A fifth of that time went into looking for
-# garbage among what they make, which is there to stay.
+# Only now: these imports take seconds, and read the environment above. Python would spend a good part of that time on
+# looking for garbage among what they make, which is there to stay.
 gc.disable()
 from worker.training.process import main  # noqa: E402
 
