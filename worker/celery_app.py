@@ -4,13 +4,16 @@ Run it as `celery -A worker.celery_app worker`: it has a thread for each slot, s
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 from celery.bootsteps import StartStopStep
+from celery.concurrency.thread import ApplyResult, TaskPool
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 from celery.worker.consumer import Consumer
+from kombu.asynchronous.hub import Hub
 from kombu.exceptions import KombuError
 from kombu.transport import TRANSPORT_ALIASES, redis
 from redis.exceptions import ResponseError
@@ -26,7 +29,11 @@ _log = structlog.get_logger()
 settings = load_settings()
 _slots = Slots(settings)
 app = dispatch.celery_app(settings.redis)
-app.conf.update(worker_pool="threads", worker_concurrency=len(_slots), worker_consumer="worker.celery_app:BellsAlone")
+app.conf.update(
+    worker_pool="worker.celery_app:WakingThreads",
+    worker_concurrency=len(_slots),
+    worker_consumer="worker.celery_app:BellsAlone",
+)
 _process: dict[str, Worker] = {}
 
 # What follows a bell in its message: no arguments, and nothing to do with an answer.
@@ -71,14 +78,16 @@ _foreign = _Foreign()
 
 
 class BellsAlone(Consumer):
-    """Hears bells; nothing comes of any other message."""
+    """Hears bells, each once; nothing comes of any other message."""
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return what is done with a message."""
         ring = super().create_task_handler(*args, **kwargs)
+        heard: deque[str] = deque(maxlen=100)
 
         def handle(message: Any) -> None:
-            if _is_bell(message):
+            if _is_bell(message) and message.headers["id"] not in heard:
+                heard.append(message.headers["id"])
                 ring(message)
             else:
                 _foreign.count()
@@ -92,6 +101,20 @@ class BellsAlone(Consumer):
             _log.warning("redis_refuses", reason=str(exc), effect="idle workers look for jobs by themselves")
             time.sleep(_REFUSED_SECONDS)
         super().on_connection_error_after_connected(exc)
+
+
+class WakingThreads(TaskPool):
+    """Threads that have the next bell asked for as soon as one is answered: Celery's own leave that for up to 1 s."""
+
+    def register_with_event_loop(self, hub: Hub) -> None:
+        """Remember whom to wake."""
+        self._hub = hub
+
+    def on_apply(self, *args: Any, **kwargs: Any) -> ApplyResult:
+        """Start a task in a thread."""
+        result = super().on_apply(*args, **kwargs)
+        result.f.add_done_callback(lambda _: self._hub.call_soon(int))  # type: ignore[no-untyped-call]
+        return result
 
 
 class _Channel(redis.Channel):
@@ -118,6 +141,8 @@ def _is_bell(message: Any) -> bool:
         headers = message.headers
         return (
             headers["task"] == dispatch.TASK
+            and isinstance(headers["id"], str)
+            and len(headers["id"]) <= _BELL_BYTES
             and headers.get("eta") is headers.get("expires") is None
             and len(message.body) <= _BELL_BYTES
             and message.decode() == _BELL

@@ -3,12 +3,15 @@
 import base64
 import json
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from celery import Celery
+from redis import Redis
 
 from core.dispatch import QUEUE, TASK, celery_app
 from core.models import Dataset
@@ -75,6 +78,8 @@ def forged(marker: Path) -> list[str]:
         raw(json.dumps([[], {}, NOTHING | {"chord": link}]).encode()),
         raw(json.dumps(bell).encode(), eta="2999-01-01T00:00:00+00:00"),
         raw(json.dumps(bell).encode(), expires="nonsense"),
+        raw(json.dumps(bell).encode(), id=1),
+        raw(json.dumps(bell).encode(), id="x" * 1_000_000),
         raw(b"x" * 20_000_000),
         raw(b"{"),
         raw(b"[" * 400),
@@ -95,8 +100,8 @@ def test_what_is_no_bell_is_counted_and_nothing_comes_of_it(
     with installation.worker() as worker:
         client.lpush(QUEUE, *NO_MESSAGES, *forged(marker))
         client.lpush(QUEUE, *[raw(json.dumps([[], {}, NOTHING]).encode(), task="no.such.task")] * 300)
-        # While one is answered Celery asks for no other, and looks again a second later at the latest.
-        client.lpush(QUEUE, *[raw(json.dumps([[], {}, NOTHING]).encode())] * 30)
+        bell = json.dumps([[], {}, NOTHING]).encode()
+        client.lpush(QUEUE, *[raw(bell)] * 10_000, *[raw(bell) for _ in range(300)])
         job = installation.submit(dataset, training={"epochs": 1, "batch_size": 4})
         assert installation.wait_for_status(job, "succeeded", "failed").status == "succeeded"
         wait_for(lambda: client.llen(QUEUE) == 0, seconds=120, what="the queue's end")
@@ -109,20 +114,48 @@ def test_what_is_no_bell_is_counted_and_nothing_comes_of_it(
     assert "Traceback" not in said
 
 
+@contextmanager
+def writing_nothing(client: Redis, folder: Path) -> Iterator[None]:
+    """A Redis that cannot save what it holds, and therefore refuses to be written to (MISCONF)."""
+    before = {name: client.config_get(name)[name] for name in ("dir", "save")}
+    folder.mkdir()
+    client.config_set("dir", str(folder))
+    client.config_set("save", "3600 1")
+    folder.rmdir()
+    client.bgsave()
+    wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="a save that fails")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            client.config_set(name, value)
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_queue_that_is_no_list_ends_no_worker(
-    own_redis_installation: Installation, dataset: Dataset, redis: RedisServer
+def test_a_redis_that_refuses_ends_no_worker(
+    own_redis_installation: Installation, dataset: Dataset, redis: RedisServer, tmp_path: Path
 ) -> None:
     installation, client = own_redis_installation, redis.client()
     log = installation.settings.data_dir / "worker.log"
+
+    def a_job_runs() -> None:
+        job = installation.submit(dataset, training={"epochs": 1, "batch_size": 4})
+        assert installation.wait_for_status(job, "succeeded", "failed").status == "succeeded"
+
+    def a_bell_is_heard() -> None:
+        client.lpush(QUEUE, raw(json.dumps([[], {}, NOTHING]).encode()))
+        wait_for(lambda: client.llen(QUEUE) == 0, what="a bell that is heard")
+
     client.set(QUEUE, "somebody else's")
     with installation.worker() as worker:
         wait_for(lambda: "redis_refuses" in log.read_text(), what="Redis' refusal")
-        job = installation.submit(dataset, training={"epochs": 1, "batch_size": 4})
-        assert installation.wait_for_status(job, "succeeded", "failed").status == "succeeded"
+        a_job_runs()
         client.delete(QUEUE)
-        client.lpush(QUEUE, raw(json.dumps([[], {}, NOTHING]).encode()))
-        wait_for(lambda: client.llen(QUEUE) == 0, what="a bell that is heard")
+        a_bell_is_heard()
+        with writing_nothing(client, tmp_path / "away"):
+            wait_for(lambda: "MISCONF" in log.read_text(), what="Redis' refusal")
+            a_job_runs()
+        a_bell_is_heard()
         assert worker.is_running()
     assert "Traceback" not in log.read_text()
 
