@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, Header, Query
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -143,8 +143,6 @@ def _or_absent(text: object) -> object:
     return None if text == "" else text
 
 
-_OrAbsent = BeforeValidator(_or_absent)
-
 JobId = Annotated[str, AfterValidator(_job_id)]
 DatasetId = Annotated[str, AfterValidator(_dataset_id)]
 UploadId = Annotated[str, AfterValidator(_upload_id)]
@@ -155,8 +153,10 @@ _ShortText = Annotated[Text, Field(max_length=201)]
 _Limit = Annotated[int, Field(ge=1, le=10_000)]
 _ListCursor = Annotated[str, Field(pattern=_ID.pattern)]
 
-Status = Annotated[JobStatus | None, _OrAbsent, Query()]
-Tag = Annotated[_ShortText | None, _OrAbsent, Query(description="`key:value`")]
+Status = Annotated[
+    JobStatus | None, BeforeValidator(_or_absent, json_schema_input_type=JobStatus | Literal[""] | None), Query()
+]
+Tag = Annotated[_ShortText | None, BeforeValidator(_or_absent), Query(description="`key:value`")]
 IdempotencyKey = Annotated[
     str | None,
     Header(pattern=r"^[\x21-\x7e]{1,200}$", description="A retry under the same key returns the same job."),

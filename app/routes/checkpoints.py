@@ -21,12 +21,18 @@ from core.models import Checkpoint
 
 router = APIRouter(tags=["checkpoints"])
 
-_BYTES: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-_DOWNLOAD: dict[int | str, dict[str, Any]] = {
-    200: _BYTES,
-    206: _BYTES | {"description": "The range."},
-    304: {"description": "Unchanged."},
-}
+
+def _downloads(media_type: str) -> dict[int | str, dict[str, Any]]:
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"content": content},
+        206: {"content": content, "description": "The range."},
+        304: {"description": "Unchanged."},
+        **problems(404, 416),
+    }
+
+
+_FILE, _ARCHIVE = "application/octet-stream", "application/x-tar"
 # Part of an archive's ETag: to be raised whenever the same files are packed differently.
 _ARCHIVE_LAYOUT = 1
 
@@ -103,7 +109,7 @@ def list_(caller: Reader, work: Work, job_id: JobId) -> CheckpointList:
     operation_id="download_checkpoint_file",
     summary="Download one file of a checkpoint, or a range of it",
     response_class=Response,
-    responses={**_DOWNLOAD, **problems(404, 416)},
+    responses=_downloads(_FILE),
 )
 def file(published: ThePublished, name: str) -> Response:
     """Return a file that the checkpoint lists; no other name reaches the disk."""
@@ -112,7 +118,7 @@ def file(published: ThePublished, name: str) -> Response:
             return RangedResponse(
                 [published.segment(listed)],
                 sha256=listed["sha256"],
-                media_type="application/octet-stream",
+                media_type=_FILE,
                 filename=name,
                 immutable=published.pinned,
             )
@@ -125,7 +131,7 @@ def file(published: ThePublished, name: str) -> Response:
     operation_id="download_checkpoint_archive",
     summary="Download a checkpoint as a .tar, or a range of it",
     response_class=Response,
-    responses={**_DOWNLOAD, **problems(404, 416)},
+    responses=_downloads(_ARCHIVE),
 )
 def archive(published: ThePublished) -> Response:
     """Return the files in a folder, with the manifest that checks them."""
@@ -138,7 +144,7 @@ def archive(published: ThePublished) -> Response:
     return RangedResponse(
         tar_segments(folder, contents, mtime),
         sha256=hashlib.sha256(identity.encode()).hexdigest(),
-        media_type="application/x-tar",
+        media_type=_ARCHIVE,
         filename=f"{folder}.tar",
         immutable=published.pinned,
     )

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool
@@ -27,18 +27,25 @@ _LINKS = {
 }
 
 
-@router.put("/datasets", status_code=201, include_in_schema=False)
-@router.post(
-    "/datasets",
-    status_code=201,
-    operation_id="create_dataset",
-    summary="Upload a dataset: a form with `file`, or the raw file with `?filename=`",
-    responses={
+_CREATE: dict[str, Any] = {
+    "status_code": 201,
+    "responses": {
         201: {"links": _LINKS},
         200: {"model": DatasetBody, "description": "These bytes were here already."},
         **problems(408, 413, 507),
     },
-    openapi_extra=file_request("The first document.\n\nThe second one, in two lines:\nthis is the other.\n"),
+    "openapi_extra": file_request("The first document.\n\nThe second one, in two lines:\nthis is the other.\n"),
+}
+
+
+@router.put(
+    "/datasets", operation_id="put_dataset", summary="Upload a dataset, as `curl -T` does: the same as POST", **_CREATE
+)
+@router.post(
+    "/datasets",
+    operation_id="create_dataset",
+    summary="Upload a dataset: a form with `file`, or the raw file with `?filename=`",
+    **_CREATE,
 )
 async def create(
     request: Request,
