@@ -11,7 +11,9 @@ install: .venv/installed
 .venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "epochd needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[worker,dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint requirements.lock --editable '.[worker,dev]'
+	@# pip itself would compile on one core.
+	$(BIN)/python -m compileall -qq -j 0 -x '/(tests|testing)/' .venv/lib
 	touch $@
 
 up: install

@@ -67,14 +67,14 @@ class Adapter:
         }
         for name, layer in self._model.named_modules():
             if isinstance(layer, LoraLayer):
-                delta = layer.get_delta_weight(_NAME)  # type: ignore[attr-defined]
+                delta = layer.get_delta_weight(_NAME)
                 weights[f"{name}.weight"] = (weights[f"{name}.weight"] + delta.detach()).cpu()
         return weights
 
 
 def _linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
     """Return the layers that can have an adapter: not the head, which is often tied to the embeddings."""
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
     return {
         name: layer
         for name, layer in model.named_modules()

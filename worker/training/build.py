@@ -50,10 +50,8 @@ def new_model(
         pad_token_id=None,
     )
     reseed(seed, "weights")
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-        shape, dtype=torch.float32
-    )
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+    model.generation_config = GenerationConfig(
         bos_token_id=end_of_text, eos_token_id=end_of_text, pad_token_id=end_of_text
     )
     return model
@@ -148,10 +146,10 @@ def make_learner(
     _fuse_gelu(model)
     if device.type == "cpu" and not training.compile:
         _cheapen_dropout(model)
-    model.to(device)  # type: ignore[arg-type]
+    model.to(device)
     model.train()
     if training.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     dtype = _compute_dtype(training.precision, device)
     return Learner(
         model=model,

@@ -13,7 +13,7 @@ from worker.training.loop import train
 def main(*, supervised: bool) -> None:
     """Say `ready`, read the assignment, train, and tell every fact. Whatever goes wrong becomes a `failed` fact."""
     facts, lines, orders = FactStream(), Lines(), Orders()
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     try:
         facts.write(Ready())
         assignment = read_assignment(lines)

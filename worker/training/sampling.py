@@ -54,7 +54,7 @@ def _continue(
     seed, *rest = place
     reseed(seed, "sample", *rest)
     with torch.no_grad():
-        output = learner.model.generate(  # type: ignore[operator]
+        output = learner.model.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
             **_choice(samples),

@@ -79,7 +79,7 @@ class TokenLoss:
     ) -> None:
         # Rows come in every length: one graph for all of them.
         self._backbone = torch.compile(model.base_model, dynamic=True) if compiled else model.base_model
-        self._head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._head = model.get_output_embeddings()
         self._device = device
         self._dtype = dtype
 

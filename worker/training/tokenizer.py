@@ -63,7 +63,7 @@ def for_transformers(
 
     As in GPT-2 one special token serves as end, beginning, padding and, where the tokenizer names none, unknown.
     """
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=end_of_text,
         bos_token=end_of_text,
