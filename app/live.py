@@ -10,8 +10,8 @@ import asyncio
 import json
 import math
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from time import monotonic
 from typing import NamedTuple, cast
@@ -244,8 +244,8 @@ class Feeds:
         self._feeds: dict[str, Feed] = {}
         self._closed = False
 
-    @asynccontextmanager
-    async def watch(self, job_id: str, newest: Event | None) -> AsyncIterator[Feed]:
+    @contextmanager
+    def watch(self, job_id: str, newest: Event | None) -> Iterator[Feed]:
         """The job's feed; `newest` is the newest event of its log that the caller knows, where a new one starts."""
         feed = self._feeds.get(job_id)
         if feed is None or feed.is_behind(newest):

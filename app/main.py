@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from app import errors
 from app.access_log import leave_out_secrets
+from app.following import Followed
 from app.live import Feeds
 from app.middleware import AtOnce, BodyLimit, Counted, PacedBody, RequestId, TrustedHost
 from app.resources import open_resources
@@ -75,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     if ensure_first_key(resources.work, settings.key_file):
         _log.info("first_key_made", file=str(settings.key_file))
-    app = FastAPI(
+    app = Followed(
         title="epochd",
         version=version("epochd"),
         description=_DESCRIPTION,

@@ -74,9 +74,7 @@ class Counted:
             return await self._app(scope, receive, send)
 
         async def send_counted(message: Message) -> None:
-            if message["type"] == "websocket.send":
-                self._traffic.streamed(len(message["text"].encode()))
-            elif message["type"] == "http.response.start":
+            if message["type"] == "http.response.start":
                 self._traffic.answered(message["status"])
             elif message["type"] == "http.response.body":
                 self._traffic.sent(len(message.get("body", b"")))

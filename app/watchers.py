@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import anyio.to_thread
@@ -18,35 +18,45 @@ _log = structlog.get_logger()
 LOOK_SECONDS = 20.0
 
 
+class Seat:
+    """The place of one watcher. Once its key opens nothing any more, `gone` is true, and `leave` is called."""
+
+    __slots__ = ("gone", "leave")
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.leave: Callable[[], object] = _nothing
+
+
 class Watchers:
-    """The open streams of this process by key, each with a flag that is set when its key opens nothing any more."""
+    """The open streams of this process by key."""
 
     def __init__(self, work: UnitOfWork, most: int) -> None:
         self._work, self._most = work, most
-        self._flags: dict[str, list[asyncio.Event]] = defaultdict(list)
+        self._seats: dict[str, set[Seat]] = defaultdict(set)
         self._looking: asyncio.Task[None] | None = None
 
     def require_seat(self, key_id: str) -> None:
         """Raise TooMany where as many watch with this key as may."""
-        if len(self._flags.get(key_id, ())) >= self._most:
+        if len(self._seats.get(key_id, ())) >= self._most:
             raise TooMany(
                 f"{self._most:,} streams and long polls are open with this key, as many as this server allows one key "
                 "(EPOCHD_MAX_WATCHERS_PER_KEY). Close one, or ask without `wait`."
             )
 
     @contextmanager
-    def seat(self, key_id: str) -> Iterator[asyncio.Event]:
-        """Count a watcher, and give the flag that says that it has to go."""
-        flag = asyncio.Event()
-        self._flags[key_id].append(flag)
+    def seat(self, key_id: str) -> Iterator[Seat]:
+        """Count a watcher."""
+        seat = Seat()
+        self._seats[key_id].add(seat)
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
         try:
-            yield flag
+            yield seat
         finally:
-            self._flags[key_id].remove(flag)
-            if not self._flags[key_id]:
-                del self._flags[key_id]
+            self._seats[key_id].remove(seat)
+            if not self._seats[key_id]:
+                del self._seats[key_id]
 
     def close(self) -> None:
         """Look no more."""
@@ -55,14 +65,14 @@ class Watchers:
 
     async def _look(self) -> None:
         try:
-            while self._flags:
+            while self._seats:
                 await asyncio.sleep(LOOK_SECONDS)
                 await self._send_away()
         finally:
             self._looking = None  # whatever ended it, the next watcher begins another
 
     async def _send_away(self) -> None:
-        asked = list(self._flags)
+        asked = list(self._seats)
         try:
             live = await anyio.to_thread.run_sync(self._live, asked)
         except DATABASE_OUTAGES as error:
@@ -71,9 +81,14 @@ class Watchers:
             return
         for key_id in asked:
             if key_id not in live:
-                for flag in self._flags.get(key_id, ()):
-                    flag.set()
+                for seat in self._seats.get(key_id, ()):
+                    seat.gone = True
+                    seat.leave()
 
     def _live(self, key_ids: list[str]) -> set[str]:
         with self._work.reading() as session:
             return keys.live(session, key_ids)
+
+
+def _nothing() -> None:
+    pass

@@ -65,7 +65,7 @@ async def poll(
 
 
 async def _poll(watched: Watched, feeds: Feeds, after: Cursor, limit: int, wait: float) -> Response:
-    async with feeds.watch(watched.job_id, watched.newest) as feed:
+    with feeds.watch(watched.job_id, watched.newest) as feed:
         entries, done = await feed.after(after, limit=limit, wait=wait)
     return _page([entry.line for entry in entries], entries[-1].cursor if entries else after, done)
 
@@ -88,7 +88,7 @@ def _wants_sse(accept: str) -> bool:
 
 
 async def _sse(watched: Watched, feeds: Feeds, watchers: Watchers, after: Cursor) -> Response:
-    async with feeds.watch(watched.job_id, watched.newest) as feed:
+    with feeds.watch(watched.job_id, watched.newest) as feed:
         entries, done = await feed.after(after, limit=1, wait=0)
     if done and not entries:
         # A browser reconnects at the end of every answer; this one tells it not to.
@@ -99,14 +99,13 @@ async def _sse(watched: Watched, feeds: Feeds, watchers: Watchers, after: Cursor
 
 async def _messages(watched: Watched, feeds: Feeds, watchers: Watchers, cursor: Cursor) -> AsyncIterator[str]:
     """Yield messages until the log, the process or the key ends: who was let go comes back with its last id."""
-    with watchers.seat(watched.key_id) as gone:
-        async with feeds.watch(watched.job_id, watched.newest) as feed:
-            while True:
-                entries, done = await feed.after(cursor, limit=_PAGE_EVENTS, wait=SIGN_OF_LIFE_SECONDS)
-                yield "".join(map(_message, entries)) or ":\n\n"
-                if done or feed.closed or gone.is_set():
-                    return
-                cursor = entries[-1].cursor if entries else cursor
+    with watchers.seat(watched.key_id) as seat, feeds.watch(watched.job_id, watched.newest) as feed:
+        while True:
+            entries, done = await feed.after(cursor, limit=_PAGE_EVENTS, wait=SIGN_OF_LIFE_SECONDS)
+            yield "".join(map(_message, entries)) or ":\n\n"
+            if done or feed.closed or seat.gone:
+                return
+            cursor = entries[-1].cursor if entries else cursor
 
 
 def _message(entry: Entry) -> str:

@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from app.routes import stream
+from app import following
 from tests.app.played_worker import PlayedWorker
 from tests.app.served import ON_SQLITE, Api
 from tests.app.watcher import PollWatcher, SocketWatcher, Watcher, feeds, finish, readers
@@ -86,7 +86,7 @@ def test_a_poll_without_wait_comes_back_at_once(api: Api) -> None:
 def test_a_watcher_that_does_not_read_is_closed_and_goes_on_from_its_last_id(
     live: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "SEND_SECONDS", 0.3)
+    monkeypatch.setattr(following, "SEND_SECONDS", 0.3)
     worker = live.worker()
     worker.record(worker.make(12_000, text=os.urandom(400).hex()))  # more than the buffers on the way hold
     raw = socket.socket()
