@@ -44,6 +44,8 @@ _POLL_SECONDS = 0.5
 _SOON_SECONDS = 0.1
 _TRY_REDIS_SECONDS = 1.5
 _PING_SECONDS = 0.3
+# As many as a Redis takes, unless it is told otherwise.
+_MOST_CONNECTIONS = 10_000
 # A feed outlives its last watcher by this: one long poll follows another.
 _LINGER_SECONDS = 10.0
 
@@ -237,6 +239,8 @@ class Feeds:
         self._redis = Redis.from_url(
             redis_url,
             decode_responses=True,
+            # Each feed waits on one of its own; by default there are a hundred.
+            max_connections=_MOST_CONNECTIONS,
             socket_connect_timeout=1.0,
             socket_timeout=_SILENCE_SECONDS + 1.0,
             retry=Retry(NoBackoff(), 0),

@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--database", choices=DATABASES, default="sqlite")
     asked = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    one, many = Case(1, 1, 20), Case(asked.jobs, 5, 1)
+    one, many = Case(1, 1, 20), Case(asked.jobs, 5, 0.5)
     for case in [one, *([many] if asked.jobs else [])]:
         _print(case, _in_a_new_installation(case, asked.seconds, asked.database))
     for watchers in asked.crowds:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel, col, select
 
 from core.events import Event
 from core.models import CurveBlock, EventRow
@@ -67,16 +68,27 @@ def fold_in(session: Session, job_id: str, events: Sequence[Event]) -> None:
     if not numbers:
         return
     first, last = ((number - 1) // BLOCK_BATCHES for number in (min(numbers), max(numbers)))
-    runs = _newest_runs(job_id, first * BLOCK_BATCHES + 1, (last + 1) * BLOCK_BATCHES, BLOCK_BATCHES)
+    span = {"first": first * BLOCK_BATCHES + 1, "last": (last + 1) * BLOCK_BATCHES}
+    session.execute(_folding(session.get_bind().dialect.name), {"of_job": job_id, **span})
+
+
+@cache
+def _folding(dialect_name: str) -> Any:
+    """Return what brings the blocks of `of_job` up to date that hold the batches from `first` to `last`.
+
+    Made once: to put it together takes longer than to run it, and a worker runs it every second.
+    """
+    of_job = sa.bindparam("of_job", type_=sa.String)
+    runs = _newest_runs(of_job, sa.bindparam("first"), sa.bindparam("last"), BLOCK_BATCHES)
     sums = _sums_of_batches(runs)
-    made = sa.select(sa.literal(job_id), runs.bucket, *sums.values()).group_by(runs.bucket)
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    made = sa.select(of_job, runs.bucket, *sums.values()).group_by(runs.bucket)
+    dialect = postgresql if dialect_name == "postgresql" else sqlite
     # WHERE, since without one SQLite takes ON CONFLICT for a part of the SELECT.
-    insert = dialect.insert(CurveBlock).from_select(["job_id", "block", *sums], made.where(sa.true()))
-    session.execute(
-        insert.on_conflict_do_update(
-            index_elements=["job_id", "block"], set_={name: insert.excluded[name] for name in sums}
-        )
+    insert = dialect.insert(SQLModel.metadata.tables["curve_blocks"]).from_select(
+        ["job_id", "block", *sums], made.where(sa.true())
+    )
+    return insert.on_conflict_do_update(
+        index_elements=["job_id", "block"], set_={name: insert.excluded[name] for name in sums}
     )
 
 
@@ -126,8 +138,8 @@ def validations(session: Session, job_id: str) -> list[Validation]:
     return [newest[epoch] for epoch in sorted(newest)]
 
 
-def _newest_runs(job_id: str, first: int, last: int, size: int = 1) -> Any:
-    """Return the columns of the batches in this range, of each the run under the highest fence.
+def _newest_runs(job_id: Any, first: Any, last: Any, size: int = 1) -> Any:
+    """Return the columns of the batches in this range (values, or parameters), of each the run under the highest fence.
 
     `bucket` counts stretches of `size` batches.
     """

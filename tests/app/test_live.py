@@ -3,9 +3,11 @@
 import os
 import signal
 from collections.abc import Callable
+from contextlib import ExitStack
 from random import Random
 
 import pytest
+from websockets.sync.client import connect
 
 from core import events
 from tests.app.served import ON_SQLITE, Api
@@ -24,6 +26,15 @@ def test_many_watchers_have_one_reader(live: Api, own_redis: RedisServer) -> Non
     wait_for(lambda: readers(own_redis) == 1, what="one reader")
     finish(live, worker, watchers)
     wait_for(lambda: readers(own_redis) == 0, what="no reader")
+
+
+@ON_SQLITE
+def test_many_jobs_are_heard_from_redis(live: Api, own_redis: RedisServer) -> None:
+    jobs = [live.job()["id"] for _ in range(120)]
+    with ExitStack() as watching:
+        for job in jobs:
+            watching.enter_context(connect(live.ws(f"/jobs/{job}/stream"), additional_headers=live.headers, proxy=None))
+        wait_for(lambda: readers(own_redis) == len(jobs), what="a reader for each")
 
 
 def test_a_gap_in_redis_is_waited_for_and_filled_from_sql(live: Api) -> None:
