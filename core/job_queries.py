@@ -39,7 +39,7 @@ def page(
         query = query.where(id_ < before)
     if status:
         query = query.where(state == status)
-    ids = list(session.exec(query.order_by(id_.desc()).limit(limit)))
+    ids = query.order_by(id_.desc()).limit(limit)
     return list(session.exec(select(Job).where(col(Job.id).in_(ids)).order_by(col(Job.id).desc())))
 
 
