@@ -27,7 +27,8 @@ _KEY = re.compile(r"[\x21-\x7e]{1,200}")
 _ID = re.compile(r"^[0-9A-Za-z_-]{1,64}$", re.ASCII)
 
 
-def _resources(connection: HTTPConnection) -> Resources:
+# What waits for nothing is async: all else is run in a thread, and getting there takes longer than most of it.
+async def _resources(connection: HTTPConnection) -> Resources:
     resources: Resources = connection.app.state.resources
     return resources
 
@@ -35,23 +36,23 @@ def _resources(connection: HTTPConnection) -> Resources:
 TheResources = Annotated[Resources, Depends(_resources)]
 
 
-def _work(resources: TheResources) -> UnitOfWork:
+async def _work(resources: TheResources) -> UnitOfWork:
     return resources.work
 
 
-def _store(resources: TheResources) -> Store:
+async def _store(resources: TheResources) -> Store:
     return resources.store
 
 
-def _feeds(resources: TheResources) -> Feeds:
+async def _feeds(resources: TheResources) -> Feeds:
     return resources.feeds
 
 
-def _watchers(resources: TheResources) -> Watchers:
+async def _watchers(resources: TheResources) -> Watchers:
     return resources.watchers
 
 
-def _settings(resources: TheResources) -> Settings:
+async def _settings(resources: TheResources) -> Settings:
     return resources.settings
 
 
@@ -81,15 +82,15 @@ def _caller(connection: HTTPConnection, work: Work) -> Caller:
     return caller
 
 
-def _reader(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+async def _reader(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     return _with_scope(caller, "read")
 
 
-def _writer(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+async def _writer(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     return _with_scope(caller, "write")
 
 
-def _admin(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+async def _admin(caller: Annotated[Caller, Depends(_caller)]) -> Caller:
     return _with_scope(caller, "admin")
 
 
@@ -171,7 +172,7 @@ class PageRequest:
     before: str | None
 
 
-def _paging(
+async def _paging(
     settings: TheSettings,
     limit: Annotated[_Limit | None, Query(description="50 by default")] = None,
     cursor: Annotated[_ListCursor | None, Query(description="`next_cursor` of a page")] = None,
@@ -185,11 +186,11 @@ def _paging(
 Paging = Annotated[PageRequest, Depends(_paging)]
 
 
-def _after(after: Annotated[str | None, Query(description="the id of the last event seen")] = None) -> Cursor:
+async def _after(after: Annotated[str | None, Query(description="the id of the last event seen")] = None) -> Cursor:
     return Cursor.parse(after) if after else START
 
 
-def _resumed_after(
+async def _resumed_after(
     after: Annotated[Cursor, Depends(_after)],
     last_event_id: Annotated[
         str | None, Header(description="as `after`, and before it, for server-sent events")

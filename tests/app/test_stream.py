@@ -1,11 +1,13 @@
 """Watching over the WebSocket and by polls: any cursor, any watcher, fast or slow, to the end of the log."""
 
+import gc
 import json
 import os
 import socket
 from typing import Any
 
 import pytest
+from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
@@ -40,6 +42,16 @@ def test_every_cursor_sees_every_later_event_once(api: Api) -> None:
     replay = SocketWatcher(api, worker.job_id).start()
     replay.wait_until_over()
     assert replay.ids == log
+
+
+@ON_SQLITE
+def test_what_let_a_watcher_in_is_not_kept_for_as_long_as_it_watches(api: Api) -> None:
+    worker = api.worker()
+    watcher = SocketWatcher(api, worker.job_id).start()
+    watcher.wait_until_heard(worker.tell(1))
+    gc.collect()
+    assert not [kept for kept in gc.get_objects() if isinstance(kept, WebSocket)]
+    finish(api, worker, [watcher])
 
 
 def test_poll_and_stream_give_the_same_lines(api: Api) -> None:
