@@ -43,19 +43,33 @@ def page(
     return list(session.exec(select(Job).where(col(Job.id).in_(ids)).order_by(col(Job.id).desc())))
 
 
+_QUEUED, _OLDEST = col(Job.status) == JobStatus.QUEUED, sa.bindparam("oldest", type_=sa.String)
+# By priority: how many wait, and how many of them are older than the oldest that is asked for.
+_QUEUE = (
+    sa.select(col(Job.priority), sa.func.count(), sa.func.count().filter(col(Job.id) < _OLDEST))
+    .where(_QUEUED)
+    .group_by(col(Job.priority))
+    .order_by(col(Job.priority).desc())
+)
+# The whole queue is only counted; the jobs among those asked for are few, since pages are in the order of ids.
+_QUEUED_AMONG = (
+    sa.select(col(Job.priority), col(Job.id))
+    .where(_QUEUED, col(Job.id).between(_OLDEST, sa.bindparam("newest", type_=sa.String)))
+    .order_by(*QUEUE_ORDER)
+)
+
+
 def queue_positions(session: Session, jobs: list[Job]) -> dict[str, int]:
     """Return for each of the jobs that is queued how many will be claimed up to and with it."""
     asked = {job.id for job in jobs if job.status == JobStatus.QUEUED}
     if not asked:
         return {}
-    # The whole queue is only counted; the jobs among those asked for are few, since pages are in the order of ids.
-    queued, id_, priority = col(Job.status) == JobStatus.QUEUED, col(Job.id), col(Job.priority)
-    older = sa.func.count().filter(id_ < min(asked))
-    count = sa.select(priority, sa.func.count(), older).where(queued).group_by(priority).order_by(priority.desc())
-    among = sa.select(priority, id_).where(queued, id_.between(min(asked), max(asked))).order_by(*QUEUE_ORDER)
-    places = {level: list(rows) for level, rows in groupby(session.execute(among), key=lambda row: row[0])}
+    span = {"oldest": min(asked), "newest": max(asked)}
+    places = {
+        level: list(rows) for level, rows in groupby(session.execute(_QUEUED_AMONG, span), key=lambda row: row[0])
+    }
     positions, ahead = dict[str, int](), 0
-    for level, total, before in session.execute(count):
+    for level, total, before in session.execute(_QUEUE, span):
         for place, (_, id_of) in enumerate(places.get(level, ()), ahead + before + 1):
             if id_of in asked:
                 positions[id_of] = place
