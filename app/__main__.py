@@ -8,7 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.main import app
-from app.patient_protocol import patient_protocol
+from app.patient_protocol import PatientWebSocket, patient_protocol
 from core.settings import Settings
 
 # Nobody who follows a job has anything to say.
@@ -26,6 +26,7 @@ def server_config(application: FastAPI, settings: Settings, *, quiet: bool, stop
         host=settings.host,
         port=settings.port,
         http=patient_protocol(settings.slow_client_seconds),
+        ws=PatientWebSocket,
         ws_max_size=_MOST_WEBSOCKET_BYTES,
         # An event is small; compressing it for each watcher by itself would cost more than sending it.
         ws_per_message_deflate=False,

@@ -27,6 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.routing import BaseRoute
+from uvicorn.protocols.utils import ClientDisconnected
 
 from core.errors import Conflict, EpochdError, Fault, InvalidInput, NotFound, TooLarge, UnusableFile
 
@@ -193,6 +194,8 @@ def _methods_here(connection: HTTPConnection) -> list[str]:
 async def _on_os_error(_: HTTPConnection, error: Exception) -> Response:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return answer(DiskFull("The server's disk is full: nothing was stored. Make room on it and send this again."))
+    if isinstance(error, ClientDisconnected):
+        raise error
     return internal(error)
 
 

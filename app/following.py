@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.live import Entry, Feed
 from app.resources import Resources
@@ -54,7 +54,7 @@ class Following:
             # Where the client has gone meanwhile (OSError, as ASGI has it), or takes nothing, nobody is left to tell.
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_SECONDS):
-                    await send({"type": "websocket.close", "code": code})
+                    await _sent(send, {"type": "websocket.close", "code": code})
 
     async def _send(self, feed: Feed, send: Send) -> int | None:
         """Send until the log ends or nothing more can be sent, and return the code to close with."""
@@ -65,7 +65,7 @@ class Following:
                     entries, done = await feed.after(cursor, limit=_PAGE_EVENTS)
                     for message in _messages(entries):
                         patience.reschedule(loop.time() + SEND_SECONDS)
-                        await send({"type": "websocket.send", "text": message})
+                        await _sent(send, {"type": "websocket.send", "text": message})
                         self.resources.telemetry.traffic.streamed(len(message.encode()))
                     patience.reschedule(None)
                     if done:
@@ -96,6 +96,14 @@ class Followed(FastAPI):
 def follow_after_handshake(scope: Scope, following: Following) -> None:
     """Have a watcher served as soon as the route returns that accepted the WebSocket of this scope."""
     scope[_SCOPE_KEY] = following
+
+
+async def _sent(send: Send, message: Message) -> None:
+    """Send. Raises OSError where the client has gone."""
+    try:
+        await send(message)
+    except RuntimeError as error:  # what uvicorn says once it has closed by itself: pings were not answered, say
+        raise ConnectionError from error
 
 
 async def _until_gone(receive: Receive, then: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.utils import ClientDisconnected
 
 from app import errors
 from app.telemetry import Traffic
@@ -54,8 +55,8 @@ class RequestId:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
-            except ClientDisconnect:
-                pass  # in mid-upload: there is nobody to tell
+            except (ClientDisconnect, ClientDisconnected):
+                pass  # in mid-upload, or in mid-handshake: there is nobody to tell
             except Exception as error:
                 if started:
                     raise

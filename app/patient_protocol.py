@@ -1,11 +1,23 @@
-"""The HTTP protocol of uvicorn, with an end to its patience: half a head, or an endless one, is not waited for."""
+"""uvicorn's protocols, with an end to their patience: with half a head, an endless one, and who takes no answer."""
 
 import asyncio
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.zero_copy_protocol import ZeroCopyProtocol
 
 # Far more than clients send; what comes is kept in memory until the head is complete.
 _MOST_HEAD_BYTES = 64 * 2**10
+UNSENT_SECONDS = 10.0
+
+
+class PatientWebSocket(WebSocketsSansIOProtocol):
+    """Drops a client that does not take what is left for it: it would keep its connection without a seat."""
+
+    async def run_asgi(self) -> None:
+        """Serve a WebSocket to its end, and see to it that the connection ends too."""
+        await super().run_asgi()
+        self.loop.call_later(UNSENT_SECONDS, self.transport.abort)
 
 
 def patient_protocol(seconds: float) -> type[ZeroCopyProtocol]:

@@ -44,11 +44,13 @@ class RedisServer:
         self._folder = Path(tempfile.mkdtemp(prefix="epochd-redis-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"unix://{self._folder}/s"
+        self.dumps = self._folder / "dumps"
         self.start()
 
     def start(self) -> None:
         """Start it, empty, and wait until it answers."""
-        arguments = ["--port", "0", "--unixsocket", f"{self._folder}/s", "--save", "", "--dir", str(self._folder)]
+        self.dumps.mkdir(exist_ok=True)
+        arguments = ["--port", "0", "--unixsocket", f"{self._folder}/s", "--save", "", "--dir", str(self.dumps)]
         self._process = subprocess.Popen([str(find_server()), *arguments], stdout=subprocess.DEVNULL)
         wait_for(self._answers, what="Redis")
 

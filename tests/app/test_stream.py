@@ -6,13 +6,17 @@ import os
 import socket
 from typing import Any
 
+import anyio
+import psutil
 import pytest
+from starlette.types import Message
 from starlette.websockets import WebSocket
+from uvicorn.protocols.utils import ClientDisconnected
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from app import following
+from app import following, patient_protocol
 from tests.app.played_worker import PlayedWorker
 from tests.app.served import ON_SQLITE, Api
 from tests.app.watcher import PollWatcher, SocketWatcher, Watcher, feeds, finish, readers
@@ -50,7 +54,7 @@ def test_what_let_a_watcher_in_is_not_kept_for_as_long_as_it_watches(api: Api) -
     watcher = SocketWatcher(api, worker.job_id).start()
     watcher.wait_until_heard(worker.tell(1))
     gc.collect()
-    assert not [kept for kept in gc.get_objects() if isinstance(kept, WebSocket)]
+    assert not [kept for kept in gc.get_objects() if type(kept) is WebSocket]
     finish(api, worker, [watcher])
 
 
@@ -100,11 +104,7 @@ def test_a_watcher_that_does_not_read_is_closed_and_goes_on_from_its_last_id(
 ) -> None:
     monkeypatch.setattr(following, "SEND_SECONDS", 0.3)
     worker = live.worker()
-    worker.record(worker.make(12_000, text=os.urandom(400).hex()))  # more than the buffers on the way hold
-    raw = socket.socket()
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    raw.connect(("127.0.0.1", live.port))
-    slow = SocketWatcher(live, worker.job_id, sock=raw, max_queue=1, compression=None)
+    slow, _ = _slow_watcher(live, worker)
     wait_for(lambda: _watchers(live, worker) == 0, what="the slow watcher's being given up")
     slow.start().wait_until_over()
     assert slow.close_code == 1013
@@ -112,6 +112,58 @@ def test_a_watcher_that_does_not_read_is_closed_and_goes_on_from_its_last_id(
     rest = SocketWatcher(live, worker.job_id, heard[-1]).start()
     log = finish(live, worker, [rest])
     assert heard + rest.ids == log
+
+
+@ON_SQLITE
+def test_a_watcher_that_never_reads_is_dropped(live: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "SEND_SECONDS", 0.3)
+    monkeypatch.setattr(following, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(patient_protocol, "UNSENT_SECONDS", 0.3)
+    _, raw = _slow_watcher(live, live.worker())
+    its_port = raw.getsockname()[1]
+    wait_for(
+        lambda: all(
+            connection.raddr != ("127.0.0.1", its_port) or connection.status != psutil.CONN_ESTABLISHED
+            for connection in psutil.Process().net_connections("tcp")
+        ),
+        what="an end to the connection",
+    )
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("key", ["good", "bad"])
+def test_a_client_that_goes_in_mid_handshake_is_no_error(api: Api, key: str, capfd: pytest.CaptureFixture[str]) -> None:
+    scope = {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "path": f"/jobs/{api.job()['id']}/stream",
+        "query_string": b"",
+        "headers": [
+            (b"host", b"127.0.0.1"),
+            (b"authorization", (api.headers["Authorization"] if key == "good" else "Bearer bad").encode()),
+        ],
+        "subprotocols": [],
+        "extensions": {"websocket.http.response": {}},
+        "state": {},
+    }
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(_message: Message) -> None:
+        raise ClientDisconnected
+
+    anyio.run(api.app, scope, receive, send)
+    assert "request_failed" not in capfd.readouterr().err
+
+
+def _slow_watcher(api: Api, worker: PlayedWorker) -> tuple[SocketWatcher, socket.socket]:
+    """Return a watcher that does not read yet what it asked for: more than the buffers on the way hold."""
+    worker.record(worker.make(12_000, text=os.urandom(400).hex()))
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.connect(("127.0.0.1", api.port))
+    return SocketWatcher(api, worker.job_id, sock=raw, max_queue=1, compression=None), raw
 
 
 def _watchers(api: Api, worker: PlayedWorker) -> int:

@@ -3,6 +3,7 @@
 import base64
 import json
 import pickle
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
-from redis import Redis
 
 from core.dispatch import QUEUE, TASK, celery_app
 from core.models import Dataset
@@ -115,25 +115,22 @@ def test_what_is_no_bell_is_counted_and_nothing_comes_of_it(
 
 
 @contextmanager
-def writing_nothing(client: Redis, folder: Path) -> Iterator[None]:
+def writing_nothing(redis: RedisServer) -> Iterator[None]:
     """A Redis that cannot save what it holds, and therefore refuses to be written to (MISCONF)."""
-    before = {name: client.config_get(name)[name] for name in ("dir", "save")}
-    folder.mkdir()
-    client.config_set("dir", str(folder))
-    client.config_set("save", "3600 1")
-    folder.rmdir()
-    client.bgsave()
-    wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="a save that fails")
+    client = redis.client()
+    shutil.rmtree(redis.dumps)
     try:
+        client.config_set("save", "3600 1")
+        client.bgsave()
+        wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="a save that fails")
         yield
     finally:
-        for name, value in before.items():
-            client.config_set(name, value)
+        client.config_set("save", "")
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_redis_that_refuses_ends_no_worker(
-    own_redis_installation: Installation, dataset: Dataset, redis: RedisServer, tmp_path: Path
+    own_redis_installation: Installation, dataset: Dataset, redis: RedisServer
 ) -> None:
     installation, client = own_redis_installation, redis.client()
     log = installation.settings.data_dir / "worker.log"
@@ -152,7 +149,7 @@ def test_a_redis_that_refuses_ends_no_worker(
         a_job_runs()
         client.delete(QUEUE)
         a_bell_is_heard()
-        with writing_nothing(client, tmp_path / "away"):
+        with writing_nothing(redis):
             wait_for(lambda: "MISCONF" in log.read_text(), what="Redis' refusal")
             a_job_runs()
         a_bell_is_heard()
