@@ -104,6 +104,7 @@ class JobPage {
       else if (!this.events.has(event.id)) {
         this.events.set(event.id, event);
         more = true;
+        if (event.type === "started") this.job.attempt = event.data.attempt;
         if (event.type === "epoch") this.latest.validation_loss = event.data.validation_loss;
         if (event.type !== "sample") announce(`${this.job.name}: ${inWords(event)}`);
       }
@@ -140,9 +141,10 @@ class JobPage {
     this.job = job;
     if (ended(job)) this.latest = { ...job.latest };
     // The events are ahead of the row.
-    else if (job.attempt === before.attempt && (before.progress?.step ?? 0) > (job.progress?.step ?? 0)) {
+    else if (job.attempt <= before.attempt && (before.progress?.step ?? 0) > (job.progress?.step ?? 0)) {
       const { epoch, step, fraction } = before.progress;
       this.job.progress = { ...job.progress, epoch, step, fraction };
+      this.job.attempt = before.attempt;
     }
     return true;
   }
