@@ -57,18 +57,23 @@ for _name in set(app.tasks) - {dispatch.TASK}:
 
 
 class _Foreign:
-    """What reached the queue and was not sent by epochd: counted, and told of now and then."""
+    """What reached the queue and is no bell, or one for the second time: counted, and told of now and then."""
 
-    number, _told_at = 0, float("-inf")
+    _number, _told, _told_at = 0, 0, float("-inf")
 
     def count(self) -> None:
         """Count one."""
-        self.number += 1
+        self._number += 1
         if time.monotonic() - self._told_at > _TELL_SECONDS:
-            self._told_at = time.monotonic()
+            self.tell()
+
+    def tell(self) -> None:
+        """Say how many there were so far, where that has not been said."""
+        if self._told < self._number:
+            self._told, self._told_at = self._number, time.monotonic()
             _log.warning(
                 "foreign_messages",
-                number=self.number,
+                number=self._number,
                 effect="none: they were dropped",
                 advice="find out who else writes to this Redis, and give it a password of its own",
             )
@@ -113,8 +118,12 @@ class WakingThreads(TaskPool):
     def on_apply(self, *args: Any, **kwargs: Any) -> ApplyResult:
         """Start a task in a thread."""
         result = super().on_apply(*args, **kwargs)
-        result.f.add_done_callback(lambda _: self._hub.call_soon(int))  # type: ignore[no-untyped-call]
+        result.f.add_done_callback(self._wake)
         return result
+
+    def _wake(self, _: Any) -> None:
+        # What it is woken for is of no interest: it looks by itself at what there is to do.
+        self._hub.call_soon(bool)  # type: ignore[no-untyped-call]  # kombu's functions have no types
 
 
 class _Channel(redis.Channel):
@@ -174,4 +183,5 @@ def _drain(**_: Any) -> None:
 
 @worker_shutdown.connect
 def _close(**_: Any) -> None:
+    _foreign.tell()
     _process["worker"].close()
