@@ -8,6 +8,7 @@ from app.zero_copy_protocol import ZeroCopyProtocol
 
 # Far more than clients send; what comes is kept in memory until the head is complete.
 _MOST_HEAD_BYTES = 64 * 2**10
+# For what is still on its way when the application is done with a WebSocket.
 UNSENT_SECONDS = 10.0
 
 

@@ -140,13 +140,9 @@ class JobBody(BaseModel):
     @classmethod
     def of(cls, job: Job, queue_position: int | None) -> "JobBody":
         """Return a job as clients see it."""
-        made = {name: getattr(job, name) for name in _JOB_COLUMNS}
-        made["queue_position"] = queue_position
-        made["links"] = {name: f"/jobs/{job.id}/{name}" for name in _JOB_LINKS}
-        return cls.model_validate(made)
-
-
-_JOB_COLUMNS, _JOB_LINKS = JobBody.model_fields.keys() - {"queue_position", "links"}, JobLinks.model_fields.keys()
+        links = {name: f"/jobs/{job.id}/{name}" for name in JobLinks.model_fields}
+        columns = {name: getattr(job, name) for name in cls.model_fields.keys() - {"queue_position", "links"}}
+        return cls.model_validate(columns | {"queue_position": queue_position, "links": links})
 
 
 class JobPage(BaseModel):
