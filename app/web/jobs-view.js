@@ -37,11 +37,13 @@ export async function showJobs(main, { query, connectionState, signal }) {
 }
 
 async function fetched({ status, tag, cursor }, signal) {
-  const page = get(`/jobs?${asked({ status, tag, cursor, limit: PAGE })}`, { signal });
   const narrowed = status || tag || cursor;
-  const lists = narrowed ? [] : LIVE.map((state) => get(`/jobs?status=${state}&limit=50`, { signal }));
-  const live = (await Promise.all(lists)).flatMap((list) => list.data);
-  const { data, next_cursor } = await page;
+  // All at once and waited for together: one that fails alone, when nobody waits for it yet, would be nobody's error.
+  const [{ data, next_cursor }, ...lists] = await Promise.all([
+    get(`/jobs?${asked({ status, tag, cursor, limit: PAGE })}`, { signal }),
+    ...(narrowed ? [] : LIVE.map((state) => get(`/jobs?status=${state}&limit=50`, { signal }))),
+  ]);
+  const live = lists.flatMap((list) => list.data);
   // What is live stands above; only where nothing is asked for is there an above.
   const shown = narrowed ? data : data.filter(ended);
   // Drawn again at least once a minute: the page says how long ago things were.

@@ -19,12 +19,14 @@ export function dropZone({ id, words, address, report, uploaded, signal }) {
   const take = async (file) => {
     if (!file) return;
     input.disabled = true;
+    let made;
     try {
-      const made = await send(file, address(file.name), told, signal);
+      made = await send(file, address(file.name), told, signal);
       fill(told, report(made));
-      uploaded(made);
+      await uploaded(made);
     } catch (error) {
-      if (error.name !== "AbortError") fill(told, problemPanel(error));
+      // What came in has come in, even where it cannot be shown among the others.
+      if (error.name !== "AbortError") fill(told, made ? report(made) : null, problemPanel(error));
     }
     input.disabled = false;
     input.value = "";

@@ -4,6 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import expect
 
 from core import jobs
@@ -185,6 +186,33 @@ def test_datasets_and_tokenizers_come_and_go(visitor: Visitor, site: Api, tmp_pa
     expect(page.get_by_text("None is needed: a job learns its own")).to_be_visible()
     left = {row["filename"] for row in site.http.get("/datasets").json()["data"]}
     assert ("needed.txt" in left, "superfluous.txt" in left) == (True, False)
+
+
+@pytest.mark.parametrize("unanswered", ["**/jobs?status=*", "**/jobs?limit=*"])
+def test_who_leaves_before_the_lists_have_come_is_told_of_no_error(visitor: Visitor, unanswered: str) -> None:
+    page = visitor.enter("/datasets")
+    expect(page.get_by_role("heading", name="No datasets yet")).to_be_visible()
+    page.route(unanswered, lambda _: None)
+    with page.expect_request(unanswered):
+        visitor.go("/")
+    visitor.go("/new")
+    expect(page.get_by_role("heading", name="New job")).to_be_visible()
+
+
+def test_what_is_uploaded_is_reported_though_the_list_does_not_come(visitor: Visitor, tmp_path: Path) -> None:
+    visitor.expect("net::ERR_FAILED")
+    (tmp_path / "tokenizer.json").write_text(of_bytes().to_str())
+    page = visitor.enter("/datasets")
+    page.route("**/tokenizers?limit=50", lambda route: route.abort())
+    page.locator("#upload-tokenizer").set_input_files(tmp_path / "tokenizer.json")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+    expect(page.get_by_text("tokenizer.json: 257 tokens.")).to_be_visible()
+    page.unroute_all()
+    page.route("**/tokenizers?limit=50", lambda _: None)
+    with page.expect_request("**/tokenizers?limit=50"):
+        page.locator("#upload-tokenizer").set_input_files(tmp_path / "tokenizer.json")
+    visitor.go("/new")
+    expect(page.get_by_role("heading", name="New job")).to_be_visible()
 
 
 def test_what_is_called_like_markup_is_shown_as_it_is_called(visitor: Visitor, site: Api) -> None:
