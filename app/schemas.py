@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.models import Checkpoint, Job, Tokenizer
@@ -138,7 +139,7 @@ class JobBody(BaseModel):
     links: JobLinks
 
     @classmethod
-    def of(cls, job: Job, queue_position: int | None) -> "JobBody":
+    def of(cls, job: Job | sa.Row[Any], queue_position: int | None) -> "JobBody":
         """Return a job as clients see it."""
         links = {name: f"/jobs/{job.id}/{name}" for name in JobLinks.model_fields}
         columns = {name: getattr(job, name) for name in cls.model_fields.keys() - {"queue_position", "links"}}

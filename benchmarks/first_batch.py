@@ -9,7 +9,6 @@ transformers and trains the same first batch of the same text. Prints medians an
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -53,7 +52,7 @@ def local_stack(data_dir: Path) -> Iterator[httpx.Client]:
             with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as client:
                 yield client
         finally:
-            stack.send_signal(signal.SIGINT)
+            stack.terminate()  # a stack that a shell started in the background would not hear of an interrupt
 
 
 def by_service(client: httpx.Client, dataset: str) -> float:
