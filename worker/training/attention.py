@@ -114,7 +114,7 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 def _hides_later(length: int, dtype: torch.dtype) -> Tensor:
     """Return what hides from the queries of a block the keys that come after them when it is added, [length, length].
 
-    To add it takes a tenth of the time that filling through a mask does.
+    torch adds many numbers at a time, and fills through a mask one by one.
     """
     return torch.full((length, length), -torch.inf, dtype=dtype).triu_(1)
 
