@@ -2,8 +2,9 @@
 
     python -m benchmarks.profile_step [--model 4m|25m] [--shape ragged|full] [--updates 20] [--device auto|cpu|cuda]
 
-Shares are of the time inside torch's operators, on a GPU of the time of its kernels. What is left of the updates' own
-time is Python, and the profiler itself: the absolute times are longer than those of a run that nobody profiles.
+Shares are of the time inside torch's operators, on one core of a CPU or of the time of a GPU's kernels. What is left of
+the updates' own time is Python, and the profiler itself: the absolute times are longer than those of a run that nobody
+profiles.
 """
 
 import argparse
@@ -65,6 +66,8 @@ def _outwards(event: Any) -> Iterator[Any]:
 
 def profiled(case: Case, updates: int) -> tuple[list[Any], float]:
     """Train, and return the operators of so many updates after the warm-up, and the seconds that they took."""
+    # The profiler does not see into lanes, which are threads of their own: one core has none.
+    torch.set_num_threads(1)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if case.device == "cuda" else [])]
     profiler = profile(activities=activities, record_shapes=True, acc_events=True)
     with tempfile.TemporaryDirectory() as output_dir:

@@ -57,6 +57,7 @@ def estimate(
     `parameters` are all weights of the model, `trained` those that have gradients.
     """
     rows, length = largest_batch
+    lanes = _lanes(training, rows, device)
     positions, width = rows * length, _width(shape)
     half = training.precision in ("bf16", "fp16") or (training.precision == "auto" and device == "cuda")
     layers = [positions * _floats_per_position(shape) * (2 if half else 4) + rows * _pairs(shape, length, device)]
@@ -66,11 +67,13 @@ def estimate(
     ends = 4 * positions * width * 4  # the embeddings, the last norm, and the gradient of what goes into the logits
     one_batch = training.gradient_accumulation_steps == 1
     activations = int((sum(layers) + ends) * (_BESIDE_ACTIVATIONS if one_batch else _BESIDE_GRADIENTS))
-    piece = min(positions, max(_LEAST_ROWS, _LOGITS_AT_ONCE[device] // vocab_size)) * vocab_size * 4
+    in_lane = positions // lanes
+    piece = min(in_lane, max(_LEAST_ROWS, _LOGITS_AT_ONCE[device] // vocab_size)) * vocab_size * 4
     # A second one, unless all rows are in the first; and the gradient of the embeddings, made before it is added.
-    logits = piece * (2 if positions * vocab_size * 4 > piece else 1) + vocab_size * width * BYTES_PER_WEIGHT
+    pieces = 2 if in_lane * vocab_size * 4 > piece else 1
+    logits = lanes * (pieces * piece + vocab_size * width * BYTES_PER_WEIGHT)
     weights = parameters * BYTES_PER_WEIGHT
-    gradients, optimizer = trained * BYTES_PER_WEIGHT, 2 * trained * BYTES_PER_WEIGHT
+    gradients, optimizer = lanes * trained * BYTES_PER_WEIGHT, 2 * trained * BYTES_PER_WEIGHT
     return Memory(
         device=device,
         weights=weights,
@@ -80,6 +83,12 @@ def estimate(
         logits=logits,
         total=weights + gradients + optimizer + activations + logits + _FIRST_UPDATE[device],
     )
+
+
+def _lanes(training: Training, rows: int, device: str) -> int:
+    """Return how many threads share the rows, each with gradients of its own: two where the trainer may make lanes."""
+    alone = training.compile or training.gradient_checkpointing or training.precision == "fp16"
+    return 1 if device != "cpu" or alone or rows * training.gradient_accumulation_steps == 1 else 2
 
 
 def _layers(shape: AnyShape) -> int:

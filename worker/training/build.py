@@ -19,6 +19,7 @@ from worker.training.adapter import Adapter
 from worker.training.attention import IMPLEMENTATION
 from worker.training.dropout import Dropout
 from worker.training.errors import is_out_of_memory
+from worker.training.lanes import Lanes
 from worker.training.model_files import refuse_config, refuse_weights
 from worker.training.randomness import reseed
 from worker.training.token_loss import TokenLoss
@@ -34,6 +35,7 @@ class Learner:
     device: torch.device
     scaler: torch.amp.GradScaler | None = None
     adapter: Adapter | None = None
+    lanes: Lanes | None = None
 
 
 def new_model(
@@ -151,15 +153,25 @@ def make_learner(
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     dtype = _compute_dtype(training.precision, device)
+    token_loss = TokenLoss(model, device=device, dtype=dtype, compiled=training.compile)
     return Learner(
         model=model,
-        token_loss=TokenLoss(model, device=device, dtype=dtype, compiled=training.compile),
+        token_loss=token_loss,
         optimizer=_optimizer(model, training),
         device=device,
         # Half precision alone has too small a range for gradients as they are.
         scaler=torch.amp.GradScaler(device.type) if dtype == torch.float16 else None,
         adapter=adapter,
+        lanes=_lanes(model, token_loss, training, device),
     )
+
+
+def _lanes(model: PreTrainedModel, token_loss: TokenLoss, training: Training, device: torch.device) -> Lanes | None:
+    """Return lanes on a CPU of more than one core, unless something in the loop is one for all threads."""
+    # The compiled graph, the generator that checkpointing puts back to draw the same again, the scale of the gradients.
+    shared = training.compile or training.gradient_checkpointing or training.precision == "fp16"
+    cores = torch.get_num_threads()
+    return Lanes(model, token_loss, cores=cores) if device.type == "cpu" and cores > 1 and not shared else None
 
 
 def _require_compiler() -> None:

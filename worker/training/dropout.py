@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from worker.training.randomness import generator
+
 # Sixteen bits decide over an element, so a probability is met to within 1/131072.
 _OUTCOMES = 2**16
 _PER_DRAW = 4  # sixteens in one draw of 64 bits
@@ -28,11 +30,11 @@ class Dropout(nn.Dropout):
 def draw_mask(shape: torch.Size, probability: float) -> Tensor:
     """Return which elements stay, as bytes on the CPU: each is 0 with this probability, otherwise 1.
 
-    It follows from torch's CPU generator, which is asked once; `Tensor.bernoulli_` asks it for every element. The bits
+    It follows from the thread's generator, which is asked once; `Tensor.bernoulli_` asks it for every element. The bits
     are NumPy's SFC64's, which draws 64 of them in half the time that torch's Mersenne Twister takes. NumPy compares
     them too: torch makes booleans one by one, and one by one numbers of booleans. Of bytes it makes many at a time.
     """
-    (seed,) = torch.empty(1, dtype=torch.int64).random_().numpy()
+    (seed,) = torch.empty(1, dtype=torch.int64).random_(generator=generator()).numpy()
     draws = np.random.SFC64(seed).random_raw(-(-shape.numel() // _PER_DRAW))
     sixteens = draws.view(np.int16)[: shape.numel()]
     return torch.from_numpy((sixteens >= _zeros(probability) - _OUTCOMES // 2).view(np.uint8)).view(shape)

@@ -6,6 +6,7 @@ label carries loss.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +83,10 @@ class TokenLoss:
         self._head = model.get_output_embeddings()
         self._device = device
         self._dtype = dtype
+
+    def of(self, model: PreTrainedModel) -> Self:
+        """Return the same function with another model, which is not compiled."""
+        return type(self)(model, device=self._device, dtype=self._dtype)
 
     def __call__(self, sequences: Sequences, rows: IntArray) -> tuple[Tensor, Tensor]:
         """Return the sum of the rows' token losses, and how many tokens are predicted best, as scalars on the device.

@@ -11,7 +11,8 @@ from core.tokens.batches import IntArray
 from core.tokens.sequences import Sequences
 from worker.training.build import Learner
 from worker.training.errors import DoesNotFit, is_out_of_memory
-from worker.training.randomness import reseed
+from worker.training.randomness import reseed, reseed_thread
+from worker.training.token_loss import TokenLoss
 
 
 @dataclass
@@ -27,9 +28,12 @@ class MemoryBudget:
         fitting = max(1, self.positions // _longest(sequences, rows))
         return np.array_split(rows, -(-len(rows) // fitting))
 
-    def halve(self, sequences: Sequences, rows: IntArray) -> None:
-        """Learn that a piece did not fit. Raises DoesNotFit where it was a single row."""
+    def halve(self, sequences: Sequences, rows: IntArray, *, beside: bool = False) -> None:
+        """Learn that a piece did not fit, be it `beside` that of another lane. Raises DoesNotFit for a single row."""
         longest = _longest(sequences, rows)
+        if beside:  # alone it is half of what there was at once
+            self.positions = len(rows) * longest
+            return
         if len(rows) == 1:
             raise DoesNotFit(
                 f"A single row of {longest + 1} tokens does not fit into memory.",
@@ -77,11 +81,12 @@ class Outcome:
 
 @dataclass
 class _Attempt:
-    """A window's gradients under way; `too_large` is the piece that did not fit, if one did not."""
+    """A window's gradients under way; `too_large` is the piece that did not fit, if one did not, `beside` another."""
 
     losses: list[Tensor] = field(default_factory=list)
     correct: list[Tensor] = field(default_factory=list)
     too_large: IntArray | None = None
+    beside: bool = False
 
 
 def update(
@@ -108,7 +113,7 @@ def update(
             break
         # Only here, where the exception and the tensors its traceback held are gone, can their memory be had back.
         learner.optimizer.zero_grad(set_to_none=True)
-        budget.halve(sequences, attempt.too_large)
+        budget.halve(sequences, attempt.too_large, beside=attempt.beside)
         splits.append(budget.positions or 0)
         if learner.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -126,26 +131,53 @@ def update(
 def _gradients(
     learner: Learner, sequences: Sequences, window: list[IntArray], budget: MemoryBudget, dropout: tuple[int, int]
 ) -> _Attempt:
-    """Add up the window's gradients, until a piece does not fit."""
-    attempt = _Attempt()
+    """Add up the window's gradients, until a piece does not fit: in lanes where there are any and memory allows it."""
     tokens = int(sum(sequences.loss_tokens[batch].sum() for batch in window))
     seed, step = dropout
-    reseed(seed, "dropout", step)
-    for batch in window:
-        losses, correct = [], []
-        for piece in budget.pieces(sequences, batch):
+    shares = learner.lanes.share(sequences.lengths, window) if learner.lanes and budget.positions is None else None
+    if learner.lanes is None or shares is None:
+        reseed(seed, "dropout", step)
+        pieces = [budget.pieces(sequences, batch) for batch in window]
+        return _add_up(learner, learner.token_loss, sequences, pieces, tokens)
+
+    def in_lane(number: int, token_loss: TokenLoss) -> _Attempt:
+        reseed_thread(seed, "dropout", step, number)
+        pieces = [[rows] if len(rows) else [] for rows in shares[number]]
+        return _add_up(learner, token_loss, sequences, pieces, tokens)
+
+    first, second = learner.lanes.each(in_lane)
+    failed = (attempt.too_large for attempt in (first, second) if attempt.too_large is not None)
+    if (too_large := max(failed, key=len, default=None)) is not None:
+        learner.lanes.drop()
+        return _Attempt(too_large=too_large, beside=True)
+    learner.lanes.gather()
+    return _Attempt(
+        losses=[one + other for one, other in zip(first.losses, second.losses, strict=True)],
+        correct=[one + other for one, other in zip(first.correct, second.correct, strict=True)],
+    )
+
+
+def _add_up(
+    learner: Learner, token_loss: TokenLoss, sequences: Sequences, batches: list[list[IntArray]], tokens: int
+) -> _Attempt:
+    """Add up the gradients of batches, each in its pieces, as parts of the mean loss over so many tokens."""
+    attempt = _Attempt()
+    for pieces in batches:
+        losses = torch.zeros((), device=learner.device)
+        correct = torch.zeros((), dtype=torch.int64, device=learner.device)
+        for piece in pieces:
             try:
-                loss, hits = learner.token_loss(sequences, piece)
+                loss, hits = token_loss(sequences, piece)
                 _scaled(loss / tokens, learner.scaler).backward()  # type: ignore[no-untyped-call]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 attempt.too_large = piece
                 return attempt
-            losses.append(loss.detach())
-            correct.append(hits)
-        attempt.losses.append(torch.stack(losses).sum())
-        attempt.correct.append(torch.stack(correct).sum())
+            losses += loss.detach()
+            correct += hits
+        attempt.losses.append(losses)
+        attempt.correct.append(correct)
     return attempt
 
 

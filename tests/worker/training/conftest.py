@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Compute on one thread: models this small only wait for the others."""
+    """Begin on one thread: models this small only wait for the others."""
     torch.set_num_threads(1)

@@ -150,17 +150,20 @@ def by_step(facts: list[Any]) -> dict[int, list[Batch]]:
 
 
 @pytest.mark.parametrize(
-    ("config", "accumulation", "scheduler"),
+    ("config", "accumulation", "scheduler", "cores"),
     [
-        *((config, accumulation, "linear") for config in (GPT2 | NO_DROPOUT, LLAMA) for accumulation in (1, 3, 4)),
-        (LLAMA, 4, "cosine"),
-        (GPT2 | NO_DROPOUT, 3, "constant"),
+        *((config, accumulation, "linear", 1) for config in (GPT2 | NO_DROPOUT, LLAMA) for accumulation in (1, 3, 4)),
+        (LLAMA, 4, "cosine", 1),
+        (GPT2 | NO_DROPOUT, 3, "constant", 1),
+        (GPT2 | NO_DROPOUT, 3, "linear", 2),
+        (LLAMA, 1, "linear", 2),
     ],
     ids=lambda value: value["model_type"] if isinstance(value, dict) else str(value),
 )
 def test_every_update_is_the_trainers(
-    tmp_path: Path, config: dict[str, Any], accumulation: int, scheduler: str
+    tmp_path: Path, config: dict[str, Any], accumulation: int, scheduler: str, cores: int
 ) -> None:
+    torch.set_num_threads(cores)
     training = TRAINING | {
         "gradient_accumulation_steps": accumulation,
         "lr_scheduler": scheduler,

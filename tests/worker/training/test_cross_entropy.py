@@ -64,3 +64,9 @@ def test_half_precision_is_close() -> None:
     assert rough.dtype == torch.float32
     assert rough.item() == pytest.approx(exact.item(), rel=0.01)
     assert rough.item() != exact.item()
+
+
+def test_of_equal_logits_the_first_is_the_guess() -> None:
+    weight = torch.ones(40, 16)
+    _, correct = linear_cross_entropy(torch.ones(3, 16), weight, None, torch.tensor([0, 1, 0]), dtype=torch.float32)
+    assert correct.item() == 2

@@ -65,8 +65,8 @@ class Trainer:
 
 @pytest.fixture(scope="module")
 def fork_server() -> Iterator[ForkServer]:
-    """What forks the trainers of this file, of one thread each: models this small only wait for the others."""
-    server = ForkServer({"OMP_NUM_THREADS": "1"}, Limits())
+    """What forks the trainers of this file. Of two cores, they train in lanes wherever a window is worth it."""
+    server = ForkServer({"OMP_NUM_THREADS": "2"}, Limits())
     assert server.wait_until_ready(give_up=lambda: False)
     yield server
     server.kill()

@@ -1,0 +1,241 @@
+"""Two lanes make the update that one makes, and make it again to the last bit."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from core.tokens.sequences import Sequences
+from tests.worker.training.test_architectures import CONFIGS
+from tests.worker.training.tiny import GPT2, NO_DROPOUT, VOCABULARY, learner, sequences
+from worker.training.build import Learner
+from worker.training.lanes import Lanes, share
+from worker.training.token_loss import TokenLoss
+from worker.training.update import MemoryBudget, Outcome, update
+
+# Of nearly one length, so that every window below is worth two lanes.
+DATA = sequences([[*row, 1] for row in np.random.default_rng(0).integers(0, VOCABULARY, (8, 17)).tolist()])
+WINDOWS = [[list(range(8))], [[0, 1, 2, 3], [4, 5, 6, 7]], [[i] for i in range(8)]]
+
+
+@pytest.fixture(autouse=True)
+def two_cores() -> None:
+    torch.set_num_threads(2)
+
+
+def apply(
+    tiny: Learner,
+    window: list[list[int]],
+    *,
+    data: Sequences = DATA,
+    budget: MemoryBudget | None = None,
+    **settings: Any,
+) -> Outcome:
+    defaults: dict[str, Any] = {"learning_rate": 0.1, "max_grad_norm": 1e9, "dropout": (0, 1)}
+    batches = [np.array(batch) for batch in window]
+    return update(tiny, data, batches, budget=budget or MemoryBudget(), **defaults | settings)
+
+
+def alone(config: dict[str, Any] | None = None) -> Learner:
+    """The same model, which one lane computes with."""
+    torch.set_num_threads(1)
+    tiny = learner(config)
+    torch.set_num_threads(2)
+    assert tiny.lanes is None
+    return tiny
+
+
+def in_lanes(config: dict[str, Any] | None = None) -> Learner:
+    tiny = learner(config)
+    assert tiny.lanes is not None
+    return tiny
+
+
+def descending(tiny: Learner) -> Learner:
+    """The same under plain descent, where the change of the weights is the very gradient that was applied."""
+    descent = torch.optim.SGD(tiny.model.parameters(), lr=1.0, fused=True)
+    return Learner(tiny.model, tiny.token_loss, descent, tiny.device, lanes=tiny.lanes)
+
+
+def weights(tiny: Learner) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten().clone() for weight in tiny.model.parameters()])
+
+
+def lanes_used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Note which lanes are asked for something."""
+    seen: list[int] = []
+    each = Lanes.each
+
+    def noting(self: Lanes, work: Any) -> Any:
+        def noted(number: int, token_loss: TokenLoss) -> Any:
+            seen.append(number)
+            return work(number, token_loss)
+
+        return each(self, noted)
+
+    monkeypatch.setattr(Lanes, "each", noting)
+    return seen
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=["1 x 8", "2 x 4", "8 x 1"])
+def test_the_numbers_and_the_gradient_are_those_of_one_lane(
+    window: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = descending(alone()), descending(in_lanes())
+    seen = lanes_used(monkeypatch)
+    expected, found = apply(one, window).read(), apply(two, window).read()
+    assert sorted(seen) == [0, 1]
+    torch.testing.assert_close(weights(two), weights(one), rtol=0, atol=1e-7)
+    assert found.losses == pytest.approx(expected.losses, rel=1e-6)
+    assert found.correct == expected.correct
+    assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_every_model_trains_in_lanes(config: dict[str, Any]) -> None:
+    one, two = descending(alone(config)), descending(in_lanes(config))
+    for _ in range(2):  # so that the second lane is seen to have the new weights too
+        expected, found = apply(one, WINDOWS[0]).read(), apply(two, WINDOWS[0]).read()
+        assert found.losses == pytest.approx(expected.losses, rel=1e-5)
+    torch.testing.assert_close(weights(two), weights(one), rtol=1e-4, atol=1e-6)
+
+
+def test_the_lanes_share_the_weights_and_keep_no_gradient() -> None:
+    tiny = in_lanes()
+    apply(tiny, WINDOWS[0])
+    assert tiny.lanes is not None
+    first, second = (lane.weights for lane in tiny.lanes._lanes)
+    assert all(a is b for a, b in zip(first, tiny.model.parameters(), strict=True))
+    for mine, other in zip(first, second, strict=True):
+        assert mine is not other
+        assert mine.data_ptr() == other.data_ptr()
+        assert mine.grad is None
+        assert other.grad is None
+
+
+@pytest.mark.parametrize(("cores", "each"), [(2, [1, 1]), (3, [2, 1]), (5, [3, 2])])
+def test_each_lane_has_its_part_of_the_cores_and_the_rest_has_all(cores: int, each: list[int]) -> None:
+    torch.set_num_threads(cores)
+    tiny = in_lanes()
+    assert tiny.lanes is not None
+    for _ in range(2):
+        assert tiny.lanes.each(lambda *_: torch.get_num_threads()) == each
+        assert torch.get_num_threads() == cores
+
+
+@pytest.mark.parametrize(
+    "training", [{"compile": True}, {"gradient_checkpointing": True}, {"precision": "fp16"}], ids=str
+)
+def test_what_is_one_for_all_threads_has_one_lane(training: dict[str, Any]) -> None:
+    assert learner(**training).lanes is None
+
+
+def test_dropout_in_lanes_follows_from_seed_and_step_alone() -> None:
+    def after(seed: int, step: int) -> torch.Tensor:
+        tiny = in_lanes(GPT2)
+        apply(tiny, WINDOWS[1], dropout=(seed, step))
+        return weights(tiny)
+
+    first = after(1, 1)
+    before = torch.default_generator.get_state()
+    assert all(torch.equal(first, after(1, 1)) for _ in range(5))
+    assert not torch.equal(first, after(1, 2))
+    assert not torch.equal(first, after(2, 1))
+    plain = in_lanes(GPT2 | NO_DROPOUT)
+    apply(plain, WINDOWS[1])
+    assert not torch.equal(first, weights(plain))
+    assert torch.equal(before, torch.default_generator.get_state())
+
+
+def test_each_lane_drops_elements_of_its_own() -> None:
+    data = sequences([[1, 2, 3, 4, 5, 6]] * 2)
+    # Two batches of one row: a lane for each.
+    outcome = apply(in_lanes(GPT2), [[0], [1]], data=data)
+    first, second = outcome.read().losses
+    assert first != second
+    first, second = apply(in_lanes(), [[0], [1]], data=data).read().losses
+    assert first == second
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=["1 x 8", "2 x 4", "8 x 1"])
+def test_what_does_not_fit_beside_the_other_lane_is_done_again_alone(
+    window: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = descending(alone()), descending(in_lanes())
+    seen, budget, call = lanes_used(monkeypatch), MemoryBudget(), TokenLoss.__call__
+
+    def full(self: TokenLoss, data: Sequences, rows: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError
+        return call(self, data, rows)
+
+    apply(one, window)
+    monkeypatch.setattr(TokenLoss, "__call__", full)
+    outcome = apply(two, window, budget=budget)
+    assert len(outcome.splits) == 1
+    torch.testing.assert_close(weights(two), weights(one), rtol=0, atol=1e-7)
+    seen.clear()
+    assert not apply(two, window, budget=budget).splits, "what fits is remembered"
+    assert not seen
+
+
+def test_where_one_lane_has_no_memory_the_other_ones_gradients_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = descending(alone()), descending(in_lanes())
+    call = TokenLoss.__call__
+
+    def full(self: TokenLoss, data: Sequences, rows: Any) -> Any:
+        if threading.current_thread().name.startswith("lane") and self is not two.token_loss:
+            raise MemoryError
+        return call(self, data, rows)
+
+    apply(one, WINDOWS[1])
+    monkeypatch.setattr(TokenLoss, "__call__", full)
+    apply(two, WINDOWS[1])
+    torch.testing.assert_close(weights(two), weights(one), rtol=0, atol=1e-7)
+
+
+def test_other_errors_in_a_lane_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(TokenLoss, "__call__", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        apply(in_lanes(), WINDOWS[0])
+
+
+LENGTHS = np.array([11, 11, 11, 11, 21, 21, 5, 41])
+
+
+def loads(shares: Any) -> list[int]:
+    """Each lane's padded positions."""
+    return [sum(len(rows) * int(LENGTHS[rows].max() - 1) for rows in lane if len(rows)) for lane in shares]
+
+
+def test_a_batch_is_shared_so_that_both_end_together() -> None:
+    shares = share(LENGTHS, [np.array([0, 4, 1, 2, 5, 3])], (1, 1))
+    assert shares is not None
+    assert [lane[0].tolist() for lane in shares] == [[4, 5], [0, 1, 2, 3]]
+    assert loads(shares) == [40, 40]
+
+
+def test_a_window_is_shared_as_a_whole() -> None:
+    window = [np.array([7]), np.array([0, 1]), np.array([2, 3])]
+    shares = share(LENGTHS, window, (1, 1))
+    assert shares is not None
+    assert [[len(rows) for rows in lane] for lane in shares] == [[0, 2, 2], [1, 0, 0]]
+    assert loads(shares) == [40, 40]
+    for batch, first, second in zip(window, *shares, strict=True):
+        assert sorted([*first, *second]) == sorted(batch)
+
+
+def test_more_cores_get_more_rows() -> None:
+    shares = share(LENGTHS, [np.array([0, 1, 2])], (2, 1))
+    assert shares is not None
+    assert [len(lane[0]) for lane in shares] == [2, 1]
+
+
+@pytest.mark.parametrize("batch", [[7], [0, 1, 2], [4, 5, 0]], ids=["a single row", "three rows", "a short one"])
+def test_where_one_lane_would_wait_for_the_other_there_is_one(batch: list[int]) -> None:
+    assert share(LENGTHS, [np.array(batch)], (1, 1)) is None
