@@ -1,6 +1,7 @@
 """Two lanes make the update that one makes, and make it again to the last bit."""
 
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,64 @@ def test_where_one_lane_has_no_memory_both_drop_their_gradients(
     assert apply(two, WINDOWS[1]).splits
     torch.testing.assert_close(weights(two), weights(one), rtol=0, atol=1e-7)
     assert all(weight.grad is None for lane in two.lanes._lanes for weight in lane.weights)
+
+
+def test_nothing_of_the_lanes_is_alive_when_it_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny, call = in_lanes(), TokenLoss.__call__
+    assert tiny.lanes is not None
+    parameters = [weight for lane in tiny.lanes._lanes for weight in lane.weights]
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    def full(self: TokenLoss, data: Sequences, rows: Any) -> Any:
+        in_lane = threading.current_thread() is not threading.main_thread()
+        if not in_lane:
+            alive.append(any(ref() is not None for ref in held) or any(p.grad is not None for p in parameters))
+        loss, correct = call(self, data, rows)
+        if in_lane:
+            held.append(weakref.ref(loss))
+            if len(held) > 2:  # each lane's second batch, or the faster one's last
+                raise MemoryError
+        return loss, correct
+
+    monkeypatch.setattr(TokenLoss, "__call__", full)
+    assert len(apply(tiny, WINDOWS[1]).splits) == 1
+    assert len(held) >= 3
+    assert not alive[0], "the traceback's tensors, or the gradients of the batch before, take memory"
+
+
+@pytest.mark.parametrize("lane", [0, 1])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_in_one_lane_touches_nothing(
+    lane: int, value: float, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny, call = in_lanes(), TokenLoss.__call__
+    assert tiny.lanes is not None
+    apply(tiny, WINDOWS[1])
+    before = weights(tiny)
+    moments = [tensor.clone() for state in tiny.optimizer.state.values() for tensor in state.values()]
+    poisoned = tiny.lanes._lanes[lane].token_loss
+
+    def poison(self: TokenLoss, data: Sequences, rows: Any) -> Any:
+        loss, correct = call(self, data, rows)
+        if self is poisoned:
+            loss = loss + (value if where == "loss" else 0.0)  # which leaves the gradient as it is
+            loss.register_hook(lambda grad: grad * (1.0 if where == "loss" else value))
+        return loss, correct
+
+    monkeypatch.setattr(TokenLoss, "__call__", poison)
+    seen = lanes_used(monkeypatch)
+    numbers = apply(tiny, WINDOWS[1], dropout=(0, 2)).read()
+    assert sorted(seen) == [0, 1]
+    assert not numbers.applied
+    assert torch.equal(before, weights(tiny))
+    after = [tensor for state in tiny.optimizer.state.values() for tensor in state.values()]
+    assert all(torch.equal(a, b) for a, b in zip(moments, after, strict=True))
+    assert all(weight.grad is None for each in tiny.lanes._lanes for weight in each.weights)
+
+    monkeypatch.undo()
+    assert apply(tiny, WINDOWS[1], dropout=(0, 3)).read().applied, "the next window is as if this had not been"
 
 
 def test_other_errors_in_a_lane_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A run as facts: what is told, in which order, and with which numbers."""
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,21 @@ from worker.training.loop import train
 from worker.training.preparation import prepare
 
 
-def poisoned_steps(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
-    """Let the gradients of these updates hold a NaN."""
-    forward, seen = torch.nn.Embedding.forward, 0
+@pytest.fixture(autouse=True, params=[1, 2], ids=["one core", "two cores"])
+def cores(request: pytest.FixtureRequest) -> None:
+    """On two cores it is lanes that compute, where a batch can be shared."""
+    torch.set_num_threads(request.param)
+
+
+def poisoned_steps(monkeypatch: pytest.MonkeyPatch, steps: set[int], *, batch_size: int) -> None:
+    """Let the gradients of these updates, of one batch each, hold a NaN."""
+    forward, seen = torch.nn.Embedding.forward, list[int]()
 
     def embed(self: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
-        nonlocal seen
         hidden = forward(self, ids)
-        if self.training and self.num_embeddings == 128:  # the positions: looked up once a batch
-            seen += 1
-            if seen in steps:
+        if self.training and self.num_embeddings != 128:  # not the positions, which are not looked up row by row
+            seen.append(len(ids))
+            if -(-sum(seen) // batch_size) in steps:
                 return hidden * float("nan")
         return hidden
 
@@ -146,7 +152,7 @@ def test_a_stop_before_the_first_update_is_obeyed(tmp_path: Path) -> None:
 
 
 def test_a_window_that_is_not_finite_is_skipped_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    poisoned_steps(monkeypatch, {2})
+    poisoned_steps(monkeypatch, {2}, batch_size=2)
     facts = run(assignment(tmp_path, ragged_rows(8), training={"epochs": 1, "batch_size": 2}))
     assert [w.code for w in of(facts, Warned)] == ["window_skipped_non_finite"]
     batches, [epoch] = of(facts, Batch), of(facts, Epoch)
@@ -160,7 +166,7 @@ def test_a_window_that_is_not_finite_is_skipped_with_a_warning(tmp_path: Path, m
 def test_five_in_a_row_have_diverged_and_the_last_checkpoint_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poisoned_steps(monkeypatch, {1, 2, 3, 4, 6, 7, 8, 9, 10})
+    poisoned_steps(monkeypatch, {1, 2, 3, 4, 6, 7, 8, 9, 10}, batch_size=2)
     facts: list[Any] = []
     job = assignment(tmp_path, ragged_rows(20), checkpoints={"every_steps": 5}, training={"batch_size": 2})
     with pytest.raises(Diverged, match="up to step 10"):
@@ -176,7 +182,7 @@ def iter_into(facts: list[Any], generator: Any) -> list[Any]:
 
 
 def test_a_short_run_without_one_finite_window_has_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    poisoned_steps(monkeypatch, {1, 2, 3})
+    poisoned_steps(monkeypatch, {1, 2, 3}, batch_size=1)
     with pytest.raises(Diverged):
         run(assignment(tmp_path, ragged_rows(3), training={"epochs": 1, "batch_size": 1}))
     assert not list((tmp_path / "out").iterdir())
@@ -186,7 +192,8 @@ def test_running_out_of_memory_is_told_once(tmp_path: Path, monkeypatch: pytest.
     forward = torch.nn.Embedding.forward
 
     def embed(self: torch.nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
-        if self.num_embeddings != 128 and len(ids) > 4:
+        in_lane = threading.current_thread() is not threading.main_thread()
+        if self.num_embeddings != 128 and (in_lane or len(ids) > 4):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return forward(self, ids)
 
