@@ -16,6 +16,8 @@ from core.unit_of_work import UnitOfWork
 from worker.training.facts import Alive, Batch, Epoch, Fact, Planned, Preparing, Sample, Warned
 
 FLUSH_SECONDS = 1.0
+# How old the trainer's memory may be: to find what a trainer has started, psutil looks at every process there is.
+MEMORY_SECONDS = 10.0
 # Weight of the newest update in the smoothed time per update: the ETA follows a change within some 20 updates.
 _SMOOTHING = 0.1
 
@@ -33,6 +35,7 @@ class Recorder:
         self._undecided: Event | None = None
         self._lock = Lock()
         self._flushed_at = time.monotonic()
+        self._measured_at: float | None = None
         self._steps: int | None = job.plan.get("steps")
         # What was left of the time is not known again before this attempt's second update.
         self._progress: dict[str, Any] = (job.progress or {}) | ({"eta_seconds": None} if job.progress else {})
@@ -71,14 +74,15 @@ class Recorder:
         self._flush(plan=fact.model_dump(mode="json", exclude={"fact"}))
 
     def flush_if_due(self, memory: Callable[[], int | None]) -> bool:
-        """Flush, if that was last done a second ago, with the trainer's memory, and say whether it was.
+        """Flush, if that was last done a second ago, and say whether it was; the trainer's `memory` is asked for rarely.
 
         Raises FenceLost, or one of OUTAGES.
         """
-        if time.monotonic() - self._flushed_at < FLUSH_SECONDS:
+        now = time.monotonic()
+        if now - self._flushed_at < FLUSH_SECONDS:
             return False
-        if self._progress:
-            self._progress["memory_bytes"] = memory()
+        if self._progress and (self._measured_at is None or now - self._measured_at > MEMORY_SECONDS):
+            self._progress["memory_bytes"], self._measured_at = memory(), now
         self._flush()
         return True
 

@@ -150,6 +150,26 @@ def test_a_sign_of_life_moves_the_progress_and_writes_no_event(house: House, rec
     assert house.log(claim.job_id) == before
 
 
+def test_the_memory_is_asked_for_rarely(
+    house: House, recorder: Recorder, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("worker.recorder.time", clock)
+    recorder.plan(_plan(100))
+    asked = iter([5, 7])
+
+    def shown(after: float) -> int | None:
+        clock.now += after
+        assert recorder.flush_if_due(lambda: next(asked))
+        progress = house.job(claim.job_id).progress
+        return progress["memory_bytes"] if progress else None
+
+    assert shown(after=1.5) is None, "there is no progress yet"
+    recorder.write(_batch(1, tokens_per_second=1.0))
+    assert [shown(after=1.5) for _ in range(8)] == [5, 5, 5, 5, 5, 5, 5, 7]
+    assert not recorder.flush_if_due(lambda: next(asked))
+
+
 def test_who_lost_the_job_writes_nothing(house: House, recorder: Recorder, claim: Claim) -> None:
     recorder.write(_batch(1))
     house.do(jobs.lose, claim.job_id, claim.fence, LOST)

@@ -44,9 +44,13 @@ def test_a_trainer_gets_what_it_needs_and_nothing_else(monkeypatch: pytest.Monke
         assert folder.stat().st_mode & 0o777 == 0o700
         assert process.rlimit(psutil.RLIMIT_DATA) == (2**33, 2**33)
         assert process.rlimit(psutil.RLIMIT_NOFILE) == (300, 300)
+        memory = trainer.memory()
+        assert memory is not None
+        assert memory == pytest.approx(process.memory_info().rss, rel=0.3)
     finally:
         trainer.kill()
         fork_server.kill()
+    assert trainer.memory() is None
     assert not folder.exists()
 
 
