@@ -12,7 +12,7 @@ BYTES_PER_WEIGHT = 4  # weights, gradients and AdamW's two moments are float32, 
 
 # Of the logits only a piece exists at a time, and the next one before the last is gone; as many at once as here.
 _LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
-_LEAST_ROWS = 64
+_LEAST_ROWS = 256
 # Attention with dropout on the CPU keeps a float32 weight for each pair of positions, and a byte that says whether it
 # was dropped; of so many queries at once up to their last key, so little more than half of the square.
 _BYTES_PER_PAIR = 5

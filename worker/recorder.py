@@ -74,7 +74,7 @@ class Recorder:
         self._flush(plan=fact.model_dump(mode="json", exclude={"fact"}))
 
     def flush_if_due(self, memory: Callable[[], int | None]) -> bool:
-        """Flush, if that was last done a second ago, and say whether it was; the trainer's `memory` is asked for rarely.
+        """Flush, if that was last done a second ago, and say whether it was. `memory` is asked for less often.
 
         Raises FenceLost, or one of OUTAGES.
         """

@@ -13,7 +13,9 @@ from torch.nn import functional
 
 # How many logits are held at once: enough that the matrix products are large ones, which for a GPU are larger still.
 _LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
-_LEAST_ROWS = 64
+# Each piece goes through all of the weights, and through their gradients: with a large vocabulary a piece of few rows
+# takes longer for that than for its products.
+_LEAST_ROWS = 256
 
 
 def linear_cross_entropy(
