@@ -13,8 +13,8 @@ from torch.nn import functional
 
 # How many logits are held at once: enough that the matrix products are large ones, which for a GPU are larger still.
 _LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
-# Each piece goes through all of the weights, and through their gradients: with a large vocabulary a piece of few rows
-# takes longer for that than for its products.
+# Each piece goes through all of the weights, and through their gradients: with a large vocabulary and few rows that is
+# a good part of its time.
 _LEAST_ROWS = 256
 
 
