@@ -17,7 +17,7 @@ from worker.training.loop import train
 from worker.training.preparation import prepare
 
 
-@pytest.fixture(autouse=True, params=[1, 2], ids=["one core", "two cores"])
+@pytest.fixture(params=[1, 2], ids=["one core", "two cores"])
 def cores(request: pytest.FixtureRequest) -> None:
     """On two cores it is lanes that compute, where a batch can be shared."""
     torch.set_num_threads(request.param)
@@ -38,6 +38,7 @@ def poisoned_steps(monkeypatch: pytest.MonkeyPatch, steps: set[int], *, batch_si
     monkeypatch.setattr(torch.nn.Embedding, "forward", embed)
 
 
+@pytest.mark.usefixtures("cores")
 def test_the_facts_of_a_run_in_order(tmp_path: Path) -> None:
     job = assignment(
         tmp_path,
@@ -151,6 +152,7 @@ def test_a_stop_before_the_first_update_is_obeyed(tmp_path: Path) -> None:
     assert facts == [Stopped(step=0)]
 
 
+@pytest.mark.usefixtures("cores")
 def test_a_window_that_is_not_finite_is_skipped_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poisoned_steps(monkeypatch, {2}, batch_size=2)
     facts = run(assignment(tmp_path, ragged_rows(8), training={"epochs": 1, "batch_size": 2}))
@@ -163,6 +165,7 @@ def test_a_window_that_is_not_finite_is_skipped_with_a_warning(tmp_path: Path, m
     assert "NaN" not in "".join(fact.line() for fact in facts)
 
 
+@pytest.mark.usefixtures("cores")
 def test_five_in_a_row_have_diverged_and_the_last_checkpoint_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +191,7 @@ def test_a_short_run_without_one_finite_window_has_diverged(tmp_path: Path, monk
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.usefixtures("cores")
 def test_running_out_of_memory_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = torch.nn.Embedding.forward
 
