@@ -32,6 +32,14 @@ def recorder(house: House, claim: Claim) -> Recorder:
     return Recorder(claim, house.job(claim.job_id), house.work)
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The recorder's clock: set `now`."""
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("worker.recorder.time", clock)
+    return clock
+
+
 def _batch(number: int, **fields: Any) -> Batch:
     numbers = {"epoch": 1, "batch": number, "step": number, "loss": 1.5, "accuracy": 0.25, "learning_rate": 1e-3}
     return Batch(**numbers | {"tokens": 7} | fields)  # type: ignore[arg-type]
@@ -123,10 +131,8 @@ def test_the_row_shows_how_far_the_run_is(house: House, recorder: Recorder, clai
 
 
 def test_the_time_left_counts_the_updates_that_are_not_told(
-    house: House, recorder: Recorder, claim: Claim, monkeypatch: pytest.MonkeyPatch
+    house: House, clock: SimpleNamespace, recorder: Recorder, claim: Claim
 ) -> None:
-    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("worker.recorder.time", clock)
     recorder.plan(_plan(100))
     recorder.write(_batch(10, tokens_per_second=1.0))
     clock.now = 105.0
@@ -150,11 +156,7 @@ def test_a_sign_of_life_moves_the_progress_and_writes_no_event(house: House, rec
     assert house.log(claim.job_id) == before
 
 
-def test_the_memory_is_asked_for_rarely(
-    house: House, recorder: Recorder, claim: Claim, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr("worker.recorder.time", clock)
+def test_the_memory_is_asked_for_rarely(house: House, clock: SimpleNamespace, recorder: Recorder, claim: Claim) -> None:
     recorder.plan(_plan(100))
     asked = iter([5, 7])
 
