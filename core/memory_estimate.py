@@ -7,16 +7,13 @@ from pydantic import BaseModel, ConfigDict
 
 from core.job_spec import Training
 from core.model_shapes import AnyShape, BiasedConfig, Gpt2Config
+from core.pieces import query_blocks, rows_of_logits
 
 BYTES_PER_WEIGHT = 4  # weights, gradients and AdamW's two moments are float32, whatever is computed in
 
-# Of the logits only a piece exists at a time, and the next one before the last is gone; as many at once as here.
-_LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
-_LEAST_ROWS = 256
 # Attention with dropout on the CPU keeps a float32 weight for each pair of positions, and a byte that says whether it
-# was dropped; of so many queries at once up to their last key, so little more than half of the square.
+# was dropped; of a block of queries up to their last key, so little more than half of the square.
 _BYTES_PER_PAIR = 5
-_QUERIES_AT_ONCE = 64
 # The way back needs some of what it computes at the same time, and no allocator fills every gap: measured.
 _BESIDE_ACTIVATIONS = 1.2
 # Between the batches of an update the gradients stay, and lie where the next batch's activations would go.
@@ -68,7 +65,8 @@ def estimate(
     one_batch = training.gradient_accumulation_steps == 1
     activations = int((sum(layers) + ends) * (_BESIDE_ACTIVATIONS if one_batch else _BESIDE_GRADIENTS))
     in_lane = positions // lanes
-    piece = min(in_lane, max(_LEAST_ROWS, _LOGITS_AT_ONCE[device] // vocab_size)) * vocab_size * 4
+    # Of the logits only a piece exists at a time, and the next one before the last is gone.
+    piece = min(in_lane, rows_of_logits(vocab_size, device)) * vocab_size * 4
     # A second one, unless all rows are in the first; and the gradient of the embeddings, made before it is added.
     pieces = 2 if in_lane * vocab_size * 4 > piece else 1
     logits = lanes * (pieces * piece + vocab_size * width * BYTES_PER_WEIGHT)
@@ -122,5 +120,5 @@ def _pairs(shape: AnyShape, length: int, device: str) -> int:
         heads, dropout = shape.num_attention_heads, shape.attention_dropout
     if not dropout or device != "cpu":
         return 0
-    blocks = max(1, length // _QUERIES_AT_ONCE)
+    blocks = query_blocks(length)
     return int(heads * length * length * (1 + 1 / blocks) / 2 * _BYTES_PER_PAIR)

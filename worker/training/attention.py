@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
+from core.pieces import query_blocks
 from worker.training.dropout import draw_mask, scale_of_kept
 
 IMPLEMENTATION = "epochd"
-
-# Larger blocks compute more of what is masked, smaller ones are slow to multiply.
-_QUERIES_AT_ONCE = 64
 
 
 def document_mask(documents: Tensor) -> Tensor:
@@ -105,8 +103,8 @@ def _by_head(x: Tensor) -> Tensor:
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
-    """Cut so many queries into blocks that are as equal as can be, none much shorter than `_QUERIES_AT_ONCE`."""
-    count = max(1, length // _QUERIES_AT_ONCE)
+    """Cut so many queries into blocks that are as equal as can be."""
+    count = query_blocks(length)
     ends = [length * (i + 1) // count for i in range(count)]
     return list(zip([0, *ends], ends, strict=False))
 

@@ -11,11 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# How many logits are held at once: enough that the matrix products are large ones, which for a GPU are larger still.
-_LOGITS_AT_ONCE = {"cpu": 2**22, "cuda": 2**26}
-# Each piece goes through all of the weights, and through their gradients: with a large vocabulary and few rows that is
-# a good part of its time.
-_LEAST_ROWS = 256
+from core.pieces import rows_of_logits
 
 
 def linear_cross_entropy(
@@ -42,7 +38,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), device=hidden.device)
         correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
         computing = weight.to(dtype)
-        rows = max(_LEAST_ROWS, _LOGITS_AT_ONCE[hidden.device.type] // len(weight))
+        rows = rows_of_logits(len(weight), hidden.device.type)
         for start in range(0, len(hidden), rows):
             piece = slice(start, start + rows)
             inputs, labels = hidden[piece].to(dtype), targets[piece]
