@@ -176,6 +176,7 @@ def test_the_trainer_knows_no_table_and_no_queue() -> None:
         "core.memory_estimate",
         "core.model_shapes",
         "core.model_spec",
+        "core.pieces",
         "core.run_plan",
         "core.strict",
         "core.text_lines",
