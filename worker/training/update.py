@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import get_total_norm
 
 from core.tokens.batches import IntArray
 from core.tokens.sequences import Sequences
@@ -119,10 +119,12 @@ def update(
             torch.cuda.empty_cache()
     if learner.scaler:
         learner.scaler.unscale_(learner.optimizer)
-    norm = clip_grad_norm_(learner.model.parameters(), max_grad_norm)
+    norm = _norm([weight.grad for weight in learner.model.parameters() if weight.grad is not None])
     values = torch.stack([*attempt.losses, *attempt.correct, norm]).float()
     discarded = (~torch.isfinite(values).all()).float()
-    _apply(learner.optimizer, learning_rate, discarded)
+    # As `clip_grad_norm_` does: by a millionth more than the norm, and never by less than one.
+    divisor = ((norm + 1e-6) / max_grad_norm).clamp(min=1.0)
+    _apply(learner.optimizer, learning_rate, divisor, discarded)
     if learner.scaler:
         learner.scaler.update()
     return Outcome(values=torch.cat([values, discarded.unsqueeze(0)]), splits=splits)
@@ -185,11 +187,20 @@ def _scaled(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
     return scaler.scale(loss) if scaler else loss
 
 
-def _apply(optimizer: torch.optim.Optimizer, learning_rate: float, discarded: Tensor) -> None:
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """Return the norm of all gradients together."""
+    if gradients[0].device.type == "cuda":
+        return get_total_norm(gradients)
+    # On the CPU the norm of each takes a third longer than its product with itself, which is also more exact.
+    flat = [gradient.flatten() for gradient in gradients]
+    return torch.stack([torch.dot(gradient, gradient) for gradient in flat]).sum().sqrt()
+
+
+def _apply(optimizer: torch.optim.Optimizer, learning_rate: float, divisor: Tensor, discarded: Tensor) -> None:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-    # The fused kernel itself leaves everything as it was where this is 1 (it is how gradient scalers do it), so that
-    # nobody has to wait for the device to know.
-    optimizer.found_inf = discarded  # type: ignore[attr-defined]
+    # As gradient scalers do it, the fused kernel itself divides the gradients, which saves a pass over them, and leaves
+    # everything as it was where `discarded` is 1, so that nobody has to wait for the device to know.
+    optimizer.grad_scale, optimizer.found_inf = divisor, discarded  # type: ignore[attr-defined]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
