@@ -85,21 +85,34 @@ class _CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, of_attended: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, *kept = ctx.saved_tensors
         of_attended = _by_head(of_attended * ctx.scale)
-        of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for (start, end), weights, keep in zip(_blocks(query.shape[1]), kept[::2], kept[1::2], strict=True):
+        of_query = torch.empty_like(query)
+        of_key: Tensor | None = None
+        of_value: Tensor | None = None
+        blocks = list(zip(_blocks(query.shape[1]), kept[::2], kept[1::2], strict=True))
+        for (start, end), weights, keep in reversed(blocks):  # the last one looks at all keys
             of_block, numbers = of_attended[:, start:end], keep.to(weights.dtype)
             of_weights = torch.bmm(of_block, value[:, :end].transpose(1, 2)).mul_(numbers)
-            # `baddbmm_` into some of the keys would multiply head by head.
-            of_value[:, :end] += torch.bmm(numbers.mul_(weights).transpose(1, 2), of_block)
+            of_value = _add_keys(of_value, torch.bmm(numbers.mul_(weights).transpose(1, 2), of_block))
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             of_query[:, start:end] = torch.bmm(of_scores, key[:, :end])
-            of_key[:, :end] += torch.bmm(of_scores.transpose(1, 2), query[:, start:end])
+            of_key = _add_keys(of_key, torch.bmm(of_scores.transpose(1, 2), query[:, start:end]))
+        assert of_key is not None
+        assert of_value is not None
         return of_query.view(ctx.shape), of_key.view(ctx.shape), of_value.view(ctx.shape), None, None
 
 
 def _by_head(x: Tensor) -> Tensor:
     """Return [B, H, T, D] as contiguous [B * H, T, D]."""
     return x.reshape(-1, *x.shape[2:])
+
+
+def _add_keys(total: Tensor | None, of_block: Tensor) -> Tensor:
+    """Add what a block gives its keys, the first ones, to the total of all; without one yet it is the total."""
+    if total is None:
+        return of_block
+    # `baddbmm_` into some of the keys would multiply head by head.
+    total[:, : of_block.shape[1]] += of_block
+    return total
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:
