@@ -13,6 +13,9 @@ from torch.nn import functional
 
 from core.pieces import rows_of_logits
 
+# oneDNN makes and keeps a program for each number of rows that it meets: these are few.
+_ROWS_TOGETHER = 64
+
 
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, dtype: torch.dtype
@@ -76,11 +79,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _project(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return `inputs` [N, D] @ `weight` [V, D].T + `bias` [V]."""
-    if inputs.device.type == "cpu" and inputs.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        # oneDNN's product, which compiled models call like this. Into so many columns it is faster than the BLAS.
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-        return product
-    return functional.linear(inputs, weight, bias)
+    on_cpu = inputs.device.type == "cpu" and inputs.dtype == torch.float32
+    if not (on_cpu and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return functional.linear(inputs, weight, bias)
+    # oneDNN's product, which compiled models call like this. Into so many columns it is faster than the BLAS.
+    padded = functional.pad(inputs, (0, 0, 0, -len(inputs) % _ROWS_TOGETHER))
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(padded, weight, bias, "none", [], "")
+    return product[: len(inputs)]
 
 
 def _argmax(logits: Tensor) -> Tensor:
