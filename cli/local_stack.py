@@ -25,7 +25,7 @@ from core.settings import Settings
 
 Say = Callable[[str], None]
 
-_LOOK_EVERY_SECONDS = 0.1
+_LOOK_EVERY_SECONDS = 0.25
 _READY_WITHIN_SECONDS = 60.0
 # Together under 15 s. The worker's is what a trainer has to save a checkpoint (10 s), and to publish it.
 _WORKER_GRACE_SECONDS = 12.0

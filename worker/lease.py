@@ -18,8 +18,8 @@ from core.unit_of_work import UnitOfWork
 
 _log = structlog.get_logger()
 
-# How often a nudge is looked for: a stop request is heard well within a second.
-_LISTEN_SECONDS = 0.25
+# How often a nudge is looked for: a stop request is heard within a second.
+_LISTEN_SECONDS = 0.5
 
 
 class Renewal(NamedTuple):

@@ -40,6 +40,7 @@ class Recorder:
         # What was left of the time is not known again before this attempt's second update.
         self._progress: dict[str, Any] = (job.progress or {}) | ({"eta_seconds": None} if job.progress else {})
         self._latest: dict[str, Any] = dict(job.latest or {})
+        self._shown: dict[str, Any] | None = None  # what the row shows of these two since the last flush
         self._updated: tuple[float, int] | None = None  # when the newest update was told, and which it was
         self._seconds_per_update: float | None = None
 
@@ -74,7 +75,7 @@ class Recorder:
         self._flush(plan=fact.model_dump(mode="json", exclude={"fact"}))
 
     def flush_if_due(self, memory: Callable[[], int | None]) -> bool:
-        """Flush, if that was last done a second ago, and say whether it was. `memory` is asked for less often.
+        """Flush what is new, if that was last done a second ago, and say whether it was. `memory` is asked less often.
 
         Raises FenceLost, or one of OUTAGES.
         """
@@ -83,7 +84,11 @@ class Recorder:
             return False
         if self._progress and (self._measured_at is None or now - self._measured_at > MEMORY_SECONDS):
             self._progress["memory_bytes"], self._measured_at = memory(), now
-        self._flush()
+        with self._lock:
+            news = self._unflushed or self._to_show() != self._shown
+        self._flushed_at = now
+        if news:
+            self._flush()
         return True
 
     def flush(self) -> None:
@@ -110,15 +115,18 @@ class Recorder:
     def _flush(self, **columns: Any) -> None:
         self._flushed_at = time.monotonic()
         with self._lock:
-            pending = list(self._unflushed)
-            # None until there is something: a job that is still preparing has no progress.
-            columns |= {"progress": dict(self._progress) or None, "latest": dict(self._latest) or None}
+            pending, shown = list(self._unflushed), self._to_show()
         with self._work.begin() as session:
-            jobs.record(session, self._claim, pending, **columns)
+            jobs.record(session, self._claim, pending, **columns, **shown)
             reach("flush")
         reach("flushed")
         with self._lock:
             del self._unflushed[: len(pending)]
+            self._shown = shown
+
+    def _to_show(self) -> dict[str, Any]:
+        # None until there is something: a job that is still preparing has no progress.
+        return {"progress": dict(self._progress) or None, "latest": dict(self._latest) or None}
 
     def _next_event(self, type_: str, data: dict[str, Any]) -> Event:
         self._seq += 1

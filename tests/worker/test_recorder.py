@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from sqlmodel import Session
 
 from core import jobs
@@ -170,6 +171,23 @@ def test_the_memory_is_asked_for_rarely(house: House, clock: SimpleNamespace, re
     recorder.write(_batch(1, tokens_per_second=1.0))
     assert [shown(after=1.5) for _ in range(8)] == [5, 5, 5, 5, 5, 5, 5, 7]
     assert not recorder.flush_if_due(lambda: next(asked))
+
+
+def test_what_the_row_shows_already_is_not_written_again(
+    house: House, clock: SimpleNamespace, recorder: Recorder
+) -> None:
+    commits: list[object] = []
+    sa.event.listen(house.work.engine, "commit", commits.append)
+    expected = 0
+    for fact, news in ((None, 1), (None, 0), (Alive(epoch=1, step=1), 1), (None, 0), (_batch(2), 1), (None, 0)):
+        clock.now += 1.0
+        if isinstance(fact, Alive):
+            recorder.follow(fact)
+        elif fact is not None:
+            recorder.write(fact)
+        assert recorder.flush_if_due(lambda: None)
+        expected += news
+        assert len(commits) == expected
 
 
 def test_who_lost_the_job_writes_nothing(house: House, recorder: Recorder, claim: Claim) -> None:
