@@ -91,7 +91,7 @@ def _is_taken_away_when_its_lease_ends(installation: Installation, job_id: str, 
     assert 0 < (ends - utc_now()).total_seconds() <= LEASE
     wait_for(
         lambda: any(event.type == "requeued" for event in installation.log(job_id)),
-        seconds=LEASE + 15,
+        seconds=LEASE + 60,
         what="the end of the lease",
     )
     assert utc_now() >= ends
