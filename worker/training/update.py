@@ -191,7 +191,7 @@ def _norm(gradients: list[Tensor]) -> Tensor:
     """Return the norm of all gradients together."""
     if gradients[0].device.type == "cuda":
         return get_total_norm(gradients)
-    # On the CPU the norm of each takes a third longer than its product with itself, which is also more exact.
+    # On the CPU the norm of each takes longer than its product with itself, and is less exact.
     flat = [gradient.flatten() for gradient in gradients]
     return torch.stack([torch.dot(gradient, gradient) for gradient in flat]).sum().sqrt()
 

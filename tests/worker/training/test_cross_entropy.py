@@ -1,9 +1,12 @@
 """The loss a few rows at a time equals PyTorch's own on all of them at once."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from worker.training import cross_entropy
 from worker.training.cross_entropy import linear_cross_entropy
@@ -64,6 +67,22 @@ def test_half_precision_is_close() -> None:
     assert rough.dtype == torch.float32
     assert rough.item() == pytest.approx(exact.item(), rel=0.01)
     assert rough.item() != exact.item()
+
+
+def test_onednn_meets_few_numbers_of_rows() -> None:
+    seen: list[int] = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.mkldnn._linear_pointwise.default:
+                seen.append(len(args[0]))
+            return func(*args, **kwargs or {})
+
+    hidden, weight, _, targets = inputs(bias=False)
+    with Watched():
+        for rows in (1, 63, 64, 65, 150):
+            linear_cross_entropy(hidden[:rows], weight, None, targets[:rows], dtype=torch.float32)
+    assert seen == [64, 64, 64, 128, 192]
 
 
 def test_of_equal_logits_the_first_is_the_guess() -> None:
