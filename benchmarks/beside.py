@@ -16,11 +16,12 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
+from benchmarks.endless_job import endless_job
 from benchmarks.first_batch import local_stack
 from benchmarks.rows import make_rows
-from benchmarks.shapes import BATCH_SIZE, MAX_LENGTH, MODELS
+from benchmarks.shapes import BATCH_SIZE, MODELS
 
 _BATCHES = 16
 _WARM_UP_SECONDS = 5.0
@@ -60,28 +61,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
     rows = make_rows(options.shape, _BATCHES * BATCH_SIZE)
-    with tempfile.TemporaryDirectory() as folder, local_stack(Path(folder) / "data") as client:
-        lines = "".join(json.dumps({"input_ids": row}) + "\n" for row in rows)
-        dataset = client.post("/datasets", files={"file": ("rows.jsonl", lines)}).raise_for_status().json()
-        spec = {
-            "dataset": dataset["id"],
-            "validation": None,
-            "model": {"config": {"model_type": "gpt2", **MODELS[options.model]}},
-            "sequence": {"max_length": MAX_LENGTH},
-            "training": {"epochs": 10_000, "batch_size": BATCH_SIZE},
-            "checkpoints": {"every_epochs": 10_000},
-        }
-        job = client.post("/jobs", json=spec).raise_for_status().json()
-        address = f"ws{str(client.base_url).removeprefix('http').rstrip('/')}/jobs/{job['id']}/stream"
-        headers = {"Authorization": client.headers["Authorization"]}
-        with connect(address, additional_headers=headers, proxy=None) as socket:
-            while not heard(socket, 0.0):
-                pass
-            heard(socket, _WARM_UP_SECONDS)
-            before, began_at = processor_seconds(), time.monotonic()
-            batches = heard(socket, options.seconds)
-            spent, seconds = processor_seconds() - before, time.monotonic() - began_at
-        client.post(f"/jobs/{job['id']}/cancel").raise_for_status()
+    lines = "".join(json.dumps({"input_ids": row}) + "\n" for row in rows)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        local_stack(Path(folder) / "data") as client,
+        endless_job(client, lines, options.model) as socket,
+    ):
+        while not heard(socket, 0.0):
+            pass
+        heard(socket, _WARM_UP_SECONDS)
+        before, began_at = processor_seconds(), time.monotonic()
+        batches = heard(socket, options.seconds)
+        spent, seconds = processor_seconds() - before, time.monotonic() - began_at
     print(f"{batches} batches in {seconds:.0f} s on {os.cpu_count()} cores, in percent of one core:")
     for part, busy in spent.most_common():
         print(f"{part:30} {busy / seconds:6.1%}")

@@ -17,10 +17,11 @@ from pathlib import Path
 from random import Random
 
 import psutil
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
+from benchmarks.endless_job import endless_job
 from benchmarks.first_batch import local_stack
-from benchmarks.shapes import BATCH_SIZE, MAX_LENGTH, MODELS, VOCAB_SIZE
+from benchmarks.shapes import BATCH_SIZE, VOCAB_SIZE
 
 # As long as ragged rows are on average, and all alike: so are all updates.
 _LENGTH = 41
@@ -59,7 +60,8 @@ def heard(socket: ClientConnection, seconds: float) -> list[tuple[float, float]]
 
 def within(updates: list[tuple[float, float]], begins: float, ends: float) -> list[float]:
     """Return how long those updates took that began and ended within a time, counting back from the last one heard."""
-    ended_at, inside = updates[-1][0], []
+    inside: list[float] = []
+    ended_at = updates[-1][0] if updates else 0.0
     for _, took in reversed(updates):
         if begins + _MARGIN_SECONDS < ended_at - took and ended_at < ends - _MARGIN_SECONDS:
             inside.append(took)
@@ -67,8 +69,8 @@ def within(updates: list[tuple[float, float]], begins: float, ends: float) -> li
     return inside
 
 
-def one_pair(socket: ClientConnection, service: list[psutil.Process]) -> tuple[float, float]:
-    """Return the mean seconds of an update while the service works, and while it stands still."""
+def one_pair(socket: ClientConnection, service: list[psutil.Process]) -> tuple[list[float], list[float]]:
+    """Return the seconds of each update while the service works, and while it stands still."""
     began_at = time.monotonic()
     working = within(heard(socket, _PHASE_SECONDS), began_at, time.monotonic())
     for process in service:
@@ -79,7 +81,7 @@ def one_pair(socket: ClientConnection, service: list[psutil.Process]) -> tuple[f
     for process in reversed(service):
         process.send_signal(signal.SIGCONT)
     still = within(heard(socket, _CATCH_UP_SECONDS), stopped_at, went_on_at)
-    return statistics.mean(working), statistics.mean(still)
+    return working, still
 
 
 def main() -> None:
@@ -87,32 +89,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.held_still")
     parser.add_argument("--pairs", type=int, default=100)
     pairs = parser.parse_args().pairs
-    with tempfile.TemporaryDirectory() as folder, local_stack(Path(folder) / "data") as client:
-        dataset = client.post("/datasets", files={"file": ("rows.jsonl", rows())}).raise_for_status().json()
-        spec = {
-            "dataset": dataset["id"],
-            "validation": None,
-            "model": {"config": {"model_type": "gpt2", **MODELS["4m"]}},
-            "sequence": {"max_length": MAX_LENGTH},
-            "training": {"epochs": 10_000, "batch_size": BATCH_SIZE},
-            "checkpoints": {"every_epochs": 10_000},
-        }
-        job = client.post("/jobs", json=spec).raise_for_status().json()
-        address = f"ws{str(client.base_url).removeprefix('http').rstrip('/')}/jobs/{job['id']}/stream"
-        headers = {"Authorization": client.headers["Authorization"]}
-        with connect(address, additional_headers=headers, proxy=None) as socket:
-            while not heard(socket, 1.0):
-                pass
-            heard(socket, _WARM_UP_SECONDS)
-            stack = psutil.Process().children(recursive=True)
-            service = [process for process in stack if "worker.training" not in process.cmdline()]
-            measured = [one_pair(socket, service) for _ in range(pairs)]
-        client.post(f"/jobs/{job['id']}/cancel").raise_for_status()
+    measured: list[tuple[float, float]] = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        local_stack(Path(folder) / "data") as client,
+        endless_job(client, rows(), "4m") as socket,
+    ):
+        while not heard(socket, 1.0):
+            pass
+        heard(socket, _WARM_UP_SECONDS)
+        stack = psutil.Process().children(recursive=True)
+        service = [process for process in stack if "worker.training" not in process.cmdline()]
+        while len(measured) < pairs:
+            working, still = one_pair(socket, service)
+            if working and still:  # a machine may be held up for the whole of a phase
+                measured.append((statistics.mean(working), statistics.mean(still)))
     ratios = [still / working for working, still in measured]
     low, median, high = statistics.quantiles(ratios, n=4)
-    working, still = (statistics.mean(seconds) for seconds in zip(*measured, strict=True))
+    beside, without = (statistics.mean(seconds) for seconds in zip(*measured, strict=True))
     error = statistics.stdev(ratios) / pairs**0.5
-    print(f"an update takes {working * 1000:.0f} ms beside the service, {still * 1000:.0f} ms while it stands still")
+    print(f"an update takes {beside * 1000:.0f} ms beside the service, {without * 1000:.0f} ms while it stands still")
     print(f"speed with it, of that without: {median:.3f} (median of {pairs} pairs, quartiles {low:.3f} and {high:.3f})")
     print(f"mean of the pairs: {statistics.mean(ratios):.3f}, with a standard error of {error:.3f}")
 
