@@ -35,7 +35,7 @@ _KINDS = (
     ("logits and cross-entropy", re.compile(r"cross_?entropy|nll_loss|log_softmax", re.IGNORECASE)),
     ("norms", re.compile(r"layer_?norm", re.IGNORECASE)),
     ("activations", re.compile(r"gelu|tanh|silu", re.IGNORECASE)),
-    ("optimizer and clipping", re.compile(r"Optimizer\.|adamw|_foreach_|vector_norm", re.IGNORECASE)),
+    ("optimizer and clipping", re.compile(r"Optimizer\.|adamw|_foreach_|aten::dot", re.IGNORECASE)),
     ("attention", re.compile(r"attention|softmax|bmm", re.IGNORECASE)),
     ("matrix products", re.compile(r"addmm|aten::mm|MmBackward|aten::linear", re.IGNORECASE)),
 )
