@@ -1,8 +1,10 @@
 """`python -m app`: serves the API where the settings say, and no other machine unless they say that this is safe."""
 
 import argparse
+import asyncio
 import gc
 from contextlib import suppress
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,6 +19,32 @@ _MOST_WEBSOCKET_BYTES = 2**16
 # too. By default that is at every turn: each watcher keeps hundreds of objects alive, and all watchers wait while
 # all of them are gone through.
 _GARBAGE = (50_000, 20, 100)
+# How often the date of answers is set.
+_DATE_SECONDS = 1.0
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, but told of its end: to look for it ten times a second costs the trainer beside it."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told_to_end = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Serve until a signal comes."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):  # the one of ten in which uvicorn sets the date of answers
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DATE_SECONDS):
+                    await self._told_to_end.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End, in answer to a signal or at the wish of another thread."""
+        super().handle_exit(sig, frame)
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._told_to_end.set)
 
 
 def server_config(application: FastAPI, settings: Settings, *, quiet: bool, stop_seconds: int) -> uvicorn.Config:
@@ -51,7 +79,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(*_GARBAGE)
     with suppress(KeyboardInterrupt):  # Ctrl-C, once all is closed
-        uvicorn.Server(config).run()
+        Server(config).run()
 
 
 if __name__ == "__main__":

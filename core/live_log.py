@@ -20,6 +20,14 @@ MAX_EVENTS = 10_000
 _KEEP_SECONDS = 3600
 # How long a writer leaves a Redis alone that did not answer: a frozen one would otherwise cost a timeout an event.
 _REST_SECONDS = 2.0
+# What Redis has for an answer.
+_PATIENCE_SECONDS = 1.0
+# The longest that one call waits for a nudge: also how long a frozen Redis holds it up.
+LISTEN_SECONDS = 2.0
+# What is unheard for so long nobody listens for any more.
+_NUDGE_SECONDS = 60
+# Redis takes 0 for ever, and counts in milliseconds.
+_SHORTEST_WAIT_SECONDS = 0.01
 
 
 def stream_key(job_id: str) -> str:
@@ -39,9 +47,8 @@ class LiveLog:
     """The writing side, for one process."""
 
     def __init__(self, redis_url: str) -> None:
-        self._redis = redis.Redis.from_url(
-            redis_url, socket_timeout=1.0, socket_connect_timeout=1.0, retry_on_error=[], decode_responses=True
-        )
+        self._redis = _client(redis_url, _PATIENCE_SECONDS)
+        self._ear = _client(redis_url, LISTEN_SECONDS + _PATIENCE_SECONDS)
         self._rest_until = 0.0
         self._lock = Lock()
 
@@ -72,20 +79,28 @@ class LiveLog:
         """Tell the job's supervisor, if any, that its row has news."""
         if self._resting():
             return
+        key, pipe = nudge_key(job_id), self._redis.pipeline()
+        pipe.delete(key)  # however many nudge before someone listens, it is one nudge
+        pipe.rpush(key, "1")
+        pipe.expire(key, _NUDGE_SECONDS)
         try:
-            self._redis.set(nudge_key(job_id), "1", ex=60)
+            pipe.execute()
         except redis.RedisError as error:
             self._failed(error)
 
-    def nudged(self, job_id: str) -> bool:
-        """Say whether someone nudged since the last call."""
+    def nudged(self, job_id: str, wait_seconds: float) -> bool | None:
+        """Wait up to so long, and LISTEN_SECONDS at most, for a nudge; say whether one came since the last call.
+
+        None, at once or as soon as Redis fails, where it does not say.
+        """
         if self._resting():
-            return False
+            return None
+        seconds = min(max(wait_seconds, _SHORTEST_WAIT_SECONDS), LISTEN_SECONDS)
         try:
-            return bool(self._redis.delete(nudge_key(job_id)))
+            return self._ear.blpop([nudge_key(job_id)], timeout=seconds) is not None
         except redis.RedisError as error:
             self._failed(error)
-            return False
+            return None
 
     def count_claim(self) -> None:
         """Count that a worker took up a job: for graphs, so it begins anew where Redis does."""
@@ -116,6 +131,7 @@ class LiveLog:
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
+        self._ear.close()
 
     def _resting(self) -> bool:
         with self._lock:
@@ -125,3 +141,13 @@ class LiveLog:
         with self._lock:
             self._rest_until = time.monotonic() + _REST_SECONDS
         _log.warning("redis_unreachable", reason=str(error), effect="watchers read the log from SQL for now")
+
+
+def _client(redis_url: str, patience_seconds: float) -> redis.Redis:
+    return redis.Redis.from_url(
+        redis_url,
+        socket_timeout=patience_seconds,
+        socket_connect_timeout=_PATIENCE_SECONDS,
+        retry_on_error=[],
+        decode_responses=True,
+    )

@@ -13,13 +13,11 @@ from core import jobs
 from core.database import OUTAGES
 from core.errors import FenceLost
 from core.jobs import Asked, Claim
+from core.live_log import LISTEN_SECONDS
 from core.settings import Settings
 from core.unit_of_work import UnitOfWork
 
 _log = structlog.get_logger()
-
-# How often a nudge is looked for: a stop request is heard within a second.
-_LISTEN_SECONDS = 0.5
 
 
 class Renewal(NamedTuple):
@@ -46,6 +44,7 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self._work.live_log.nudge(self._claim.job_id)  # the thread listens for one, and need not to the end of its wait
         self._thread.join()
 
     @property
@@ -54,12 +53,19 @@ class Lease:
         return self._lost or time.monotonic() - self.renewal.sent_at > self._settings.lease_surrender_seconds
 
     def _keep(self) -> None:
-        tried_last = 0.0  # renew at once: the claim may have waited for its commit
-        while not self._ended.wait(_LISTEN_SECONDS) and not self._lost:
-            due = time.monotonic() - tried_last > self._settings.lease_renewal_seconds
-            if due or self._work.live_log.nudged(self._claim.job_id):
-                tried_last = time.monotonic()
+        renew_at = time.monotonic()  # at once: the claim may have waited for its commit
+        while not self._ended.is_set() and not self._lost:
+            left = renew_at - time.monotonic()
+            if left <= 0 or self._nudged(left):
+                renew_at = time.monotonic() + self._settings.lease_renewal_seconds
                 self._renew()
+
+    def _nudged(self, seconds: float) -> bool:
+        """Wait for a nudge, as long as one listens at most, and say whether it came."""
+        heard = self._work.live_log.nudged(self._claim.job_id, seconds)
+        if heard is None:  # without Redis the next renewal hears what is asked
+            self._ended.wait(min(seconds, LISTEN_SECONDS))
+        return bool(heard)
 
     def _renew(self) -> None:
         sent = time.monotonic()  # before sending: the database may count from any moment after it

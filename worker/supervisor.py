@@ -51,7 +51,7 @@ from worker.training.facts import (
 _log = structlog.get_logger()
 
 # How often the supervisor looks at its lease and its log while the trainer says nothing.
-_TICK_SECONDS = 0.25
+_TICK_SECONDS = 0.5
 # A trainer that has said its last word has nothing left to do but exit.
 _EXIT_SECONDS = 10.0
 

@@ -1,6 +1,7 @@
 """The real API on a port of its own, and a hand to play the worker with."""
 
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
-from app.__main__ import server_config
+from app.__main__ import Server, server_config
 from app.main import create_app
 from core import keys
 from core.log_setup import set_up_logging
@@ -89,7 +89,7 @@ def serving(settings: Settings, port: int = 0) -> Iterator[Api]:
     # Wherever the settings say that it listens: here it does so on this machine alone.
     here = settings.model_copy(update={"host": "127.0.0.1", "port": port})
     config = server_config(app, here, quiet=False, stop_seconds=3)
-    server = uvicorn.Server(config)
+    server = Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_for(lambda: server.started, what="the API")
@@ -102,7 +102,7 @@ def serving(settings: Settings, port: int = 0) -> Iterator[Api]:
         with client:
             yield Api(app, port, key, client)
     finally:
-        server.should_exit = True
+        server.handle_exit(signal.SIGTERM, None)
         thread.join(10)
         logging.root.handlers = handlers
         assert not thread.is_alive(), "the API does not stop"

@@ -2,12 +2,14 @@
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import Future
+from threading import Thread
 from uuid import uuid4
 
 import pytest
 
 from core.events import Cursor, Event
-from core.live_log import MAX_EVENTS, LiveLog, nudge_key, stream_key
+from core.live_log import LISTEN_SECONDS, MAX_EVENTS, LiveLog, nudge_key, stream_key
 from core.models import utc_now
 from tests.services import RedisServer, redis_server, wait_for
 
@@ -52,12 +54,21 @@ def test_a_stream_is_kept_short_and_goes_after_the_end(redis: RedisServer, log: 
 
 
 def test_a_nudge_is_heard_once(log: LiveLog, job_id: str) -> None:
-    assert not log.nudged(job_id)
+    assert log.nudged(job_id, 0) is False
     log.nudge(job_id)
     log.nudge(job_id)
-    assert log.nudged(job_id)
-    assert not log.nudged(job_id)
-    assert not log.nudged("job_other")
+    assert log.nudged(job_id, 0) is True
+    assert log.nudged(job_id, 0) is False
+    log.nudge(job_id)
+    assert log.nudged("job_other", 0) is False
+
+
+def test_a_nudge_is_heard_while_one_waits_for_it(redis: RedisServer, log: LiveLog, job_id: str) -> None:
+    heard = Future[bool | None]()
+    Thread(target=lambda: heard.set_result(log.nudged(job_id, LISTEN_SECONDS))).start()
+    wait_for(lambda: redis.client().info("clients")["blocked_clients"], what="the listener")
+    log.nudge(job_id)
+    assert heard.result(10) is True
 
 
 def test_a_stream_expires_after_the_end_of_its_log_and_not_where_a_retry_goes_on(
@@ -85,7 +96,7 @@ def test_a_dead_redis_is_left_alone_and_found_again(job_id: str) -> None:
         assert not log.alive()
         log.publish(job_id, _events(1, 1))
         log.nudge(job_id)
-        assert not log.nudged(job_id)
+        assert log.nudged(job_id, LISTEN_SECONDS) is None
         server.start()
         log.publish(job_id, _events(1, 2))
         assert server.client().exists(stream_key(job_id)) == 0, "it rests: not even a Redis that is back is asked"
