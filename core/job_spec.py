@@ -4,6 +4,7 @@ Hyperparameters carry the names transformers uses where it has one. The trainer 
 reaches nothing but pydantic.
 """
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -124,10 +125,10 @@ class Training(Strict):
         return self
 
     def warmup(self, steps: int) -> int:
-        """Return the updates of warmup in a run of `steps` updates."""
+        """Return the updates of warmup in a run of `steps` updates; of a ratio, rounded up as transformers does it."""
         if self.warmup_steps is not None:
             return self.warmup_steps
-        return round((self.warmup_ratio or 0.0) * steps)
+        return math.ceil((self.warmup_ratio or 0.0) * steps)
 
 
 class Samples(Strict):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from transformers import TrainingArguments
 
 from core.job_spec import JobSpec, Training, ValidationFraction
 from core.model_shapes import Gpt2Config
@@ -303,6 +304,13 @@ def test_warmup_is_steps_or_a_share_of_them() -> None:
         10,
         0,
     ]
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.05, 0.07, 0.1, 0.3, 1 / 3])
+@pytest.mark.parametrize("steps", [1, 7, 50, 100])
+def test_a_share_of_warmup_is_as_many_steps_as_with_transformers(ratio: float, steps: int) -> None:
+    theirs = TrainingArguments(output_dir="unused", warmup_steps=ratio, use_cpu=True).get_warmup_steps(steps)
+    assert Training(warmup_ratio=ratio).warmup(steps) == theirs
 
 
 def test_early_stopping_needs_a_validation_loss() -> None:

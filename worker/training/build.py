@@ -102,6 +102,12 @@ def _from_pretrained(folder: Path) -> PreTrainedModel:
             f"The model's files lack weights, such as {min(missing)}: they would start at random.",
             "Name a model that was saved whole, with its language modelling head.",
         )
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise DataError(
+                f"The model's weights hold values that are no finite numbers, in {name}: no training mends that.",
+                "Name another model, or another revision of it.",
+            )
     return model
 
 
@@ -170,8 +176,15 @@ def _lanes(model: PreTrainedModel, token_loss: TokenLoss, training: Training, de
     """Return lanes on a CPU of more than one core, unless something in the loop is one for all threads."""
     # The compiled graph, the generator that checkpointing puts back to draw the same again, the scale of the gradients.
     shared = training.compile or training.gradient_checkpointing or training.precision == "fp16"
+    shared = shared or _draws_from_the_global_generator(model)
     cores = torch.get_num_threads()
     return Lanes(model, token_loss, cores=cores) if device.type == "cpu" and cores > 1 and not shared else None
+
+
+def _draws_from_the_global_generator(model: PreTrainedModel) -> bool:
+    """Say whether the model's dropout is torch's function, which no module of ours can take the place of."""
+    shape = model.config
+    return shape.model_type == "starcoder2" and bool(shape.residual_dropout or shape.embedding_dropout)
 
 
 def _require_compiler() -> None:
@@ -199,7 +212,9 @@ def _fuse_gelu(model: PreTrainedModel) -> None:
 
 def _compute_dtype(precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> torch.dtype:
     if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        # Older GPUs would compute it in float32 and round each result.
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if has_bf16 else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 

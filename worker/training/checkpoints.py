@@ -32,11 +32,7 @@ def save(output_dir: Path, learner: Learner, tokenizer: PreTrainedTokenizerFast 
     else goes wrong, nothing half-written stays behind.
     """
     require_room(output_dir, learner)
-    if not _all_finite(learner):
-        raise Diverged(
-            f"After step {state.step} the weights hold a value that is not finite; no checkpoint was written of them.",
-            "Lower training.learning_rate, or give it a longer warmup; the last checkpoint is still good.",
-        )
+    require_finite(learner, state)
     folder = output_dir / f"step-{state.step:08d}"
     unfinished = output_dir / f".{folder.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -64,6 +60,16 @@ def save(output_dir: Path, learner: Learner, tokenizer: PreTrainedTokenizerFast 
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     return folder
+
+
+def require_finite(learner: Learner, state: RunState) -> None:
+    """Raise Diverged where a weight that is trained is not finite; the others were when they were loaded."""
+    trained = [weight for weight in learner.model.parameters() if weight.requires_grad]
+    if not torch.stack([torch.isfinite(weight).all() for weight in trained]).all():
+        raise Diverged(
+            f"After step {state.step} the weights hold a value that is not finite; no checkpoint was written of them.",
+            "Lower training.learning_rate, or give it a longer warmup; the last checkpoint is still good.",
+        )
 
 
 def require_room(output_dir: Path, learner: Learner) -> None:
@@ -127,11 +133,6 @@ def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
         for name, parameter in learner.model.named_parameters()
         for kind, tensor in learner.optimizer.state.get(parameter, {}).items()
     }
-
-
-def _all_finite(learner: Learner) -> bool:
-    trained = [weight for weight in learner.model.parameters() if weight.requires_grad]
-    return bool(torch.stack([torch.isfinite(weight).all() for weight in trained]).all())
 
 
 def _make_durable(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The loss of the last layer, a few rows at a time: the logits of a whole batch never exist.
+"""The loss of the last layer, a piece of its rows at a time: the logits of a large batch never exist at once.
 
 With a vocabulary of 50,000 they would be the largest tensor of a step, three times over (logits, probabilities, and
 their gradient). As in Liger Kernel's fused linear cross-entropy (arXiv:2410.10989) the gradients are made on the way

@@ -46,7 +46,7 @@ def scale_of_kept(probability: float) -> float:
 
 
 def _zeros(probability: float) -> int:
-    return round(probability * _OUTCOMES)
+    return min(round(probability * _OUTCOMES), _OUTCOMES - 1)  # something has to stay
 
 
 class _Dropout(torch.autograd.Function):

@@ -16,7 +16,8 @@ from worker.training.update import MemoryBudget
 def evaluate(
     learner: Learner, sequences: Sequences, *, batch_size: int, budget: MemoryBudget
 ) -> Generator[None, None, tuple[float, float]]:
-    """Return the mean loss and the accuracy over all tokens of the sequences. Leaves the model in training mode.
+    """Return the mean loss and the accuracy over all tokens of the sequences. Leaves the model in training mode, also
+    where it is closed before its end.
 
     Yields after every batch, so that the caller can tell that it is alive. Where memory runs out, a batch is done again
     in smaller pieces, as in training; raises DoesNotFit where a single row is too much.
@@ -24,7 +25,7 @@ def evaluate(
     by_length = np.argsort(sequences.lengths, kind="stable")
     losses, hits = [], []
     learner.model.train(mode=False)
-    with torch.no_grad():
+    try:
         for batch in np.split(by_length, range(batch_size, len(by_length), batch_size)):
             while (sums := _sums(learner, sequences, batch, budget)) is None:
                 if learner.device.type == "cuda":
@@ -32,7 +33,8 @@ def evaluate(
             losses.append(sums[0])
             hits.append(sums[1])
             yield
-    learner.model.train()
+    finally:
+        learner.model.train()
     tokens = int(sequences.loss_tokens.sum())
     return torch.stack(losses).sum().item() / tokens, torch.stack(hits).sum().item() / tokens
 
@@ -45,7 +47,8 @@ def _sums(
     too_large = None
     for piece in budget.pieces(sequences, batch):
         try:
-            loss, correct = learner.token_loss(sequences, piece)
+            with torch.no_grad():
+                loss, correct = learner.token_loss(sequences, piece)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -46,7 +46,8 @@ class Planned(_Fact, RunPlan):
 class Batch(_Fact):
     """One batch. `batch` and `step` count from 1 over the whole run; the loss is the mean over `tokens`.
 
-    On the last batch of a window also `grad_norm` (before clipping) and `tokens_per_second` (of that window).
+    On the last batch of a window also `tokens_per_second` (of that window) and `grad_norm` (before clipping), which is
+    None where the window was not applied.
     """
 
     fact: Literal["batch"] = "batch"

@@ -13,6 +13,7 @@ from core.tokens.batches import Window, windows_after
 from worker.training import checkpoints, evaluation, sampling
 from worker.training.assignment import Assignment
 from worker.training.build import Learner
+from worker.training.errors import is_out_of_memory
 from worker.training.facts import Alive, Checkpoint, Epoch, Fact, Finished, Sample, Stopped, Warned
 from worker.training.preparation import Run, prepare
 from worker.training.pulse import Pulse
@@ -28,9 +29,9 @@ def train(
 ) -> Iterator[Fact]:
     """Train, from the beginning or from `assignment.resume_from`, and yield what happens.
 
-    A resumed run goes on bit for bit as if it had never stopped. `should_stop` and `should_save` are asked between
-    updates. Raises TrainingError where the run cannot go on, InvalidInput for data that cannot be read, OSError for a
-    full disk.
+    A resumed run goes on bit for bit as if it had never stopped. `should_save` is asked between updates, `should_stop`
+    also while an epoch is closed, which is then left open for the run that goes on. Raises TrainingError where the run
+    cannot go on, InvalidInput for data that cannot be read, OSError for a full disk.
     """
     saved_step = 0
     if assignment.resume_from is not None:
@@ -48,19 +49,20 @@ def train(
     pulse = Pulse()
     telling = Telling(run, pulse)
     for window in _windows_to_do(run):
-        rate = _learning_rate(run, window)
-        outcome = _update(run, window, rate)
-        reach("trainer updated")
-        yield from telling.tell(window, outcome, rate)
+        if window.step > run.state.step:
+            rate = _learning_rate(run, window)
+            outcome = _update(run, window, rate)
+            reach("trainer updated")
+            yield from telling.tell(window, outcome, rate)
         stopping, ordered = should_stop() and window.step < run.plan.steps, should_save()
         saving = stopping or ordered or _checkpoint_is_due(run, window)
         if window.ends_epoch or saving:
             yield from telling.rest()
-            yield from _pause(run, window, pulse, saving=saving, ordered=ordered)
+            yield from _pause(run, window, pulse, should_stop, saving=saving, ordered=ordered)
             telling.restart_clock()
         if run.state.stopped_early:
             break
-        if stopping:
+        if stopping or run.state.epoch_left_open:
             yield Stopped(step=window.step)
             return
     yield Finished(step=run.state.step, stopped_early=run.state.stopped_early)
@@ -81,9 +83,10 @@ def _unless_stopped(
 
 
 def _windows_to_do(run: Run) -> Iterator[Window]:
+    """Return the windows to come; where an epoch was left open, its last one, which is done, comes first."""
     training = run.spec.training
     return windows_after(
-        run.state.step,
+        run.state.step - run.state.epoch_left_open,
         run.training.lengths,
         batch_size=training.batch_size,
         accumulation=training.gradient_accumulation_steps,
@@ -118,17 +121,19 @@ def _update(run: Run, window: Window, rate: float) -> Outcome:
     return outcome
 
 
-def _pause(run: Run, window: Window, pulse: Pulse, *, saving: bool, ordered: bool) -> Generator[Fact, None, None]:
+def _pause(
+    run: Run, window: Window, pulse: Pulse, should_stop: Callable[[], bool], *, saving: bool, ordered: bool
+) -> Generator[Fact, None, None]:
     """Do what is due between two updates: close the epoch, then save, so that no resume tells an epoch twice."""
-    if window.ends_epoch:
-        closed = yield from _close_epoch(run, window, pulse)
+    closed = (yield from _close_epoch(run, window, pulse, should_stop)) if window.ends_epoch else None
+    if closed:
         yield closed
         reach("trainer epoch told")
-        yield from _samples(run, window)
+        yield from _samples(run, window, should_stop)
         loss, accuracy, validation_loss = closed.loss, closed.accuracy, closed.validation_loss
     else:
         loss, accuracy, validation_loss = run.state.sums.mean_loss, run.state.sums.accuracy, None
-    if saving or run.state.stopped_early:
+    if saving or run.state.stopped_early or run.state.epoch_left_open:
         run.state.fitting_positions = run.budget.positions
         run.state.loss_scale = _loss_scale(run.learner)
         yield Checkpoint(
@@ -151,15 +156,24 @@ def _checkpoint_is_due(run: Run, window: Window) -> bool:
     return wanted.every_steps is not None and window.step % wanted.every_steps == 0
 
 
-def _close_epoch(run: Run, window: Window, pulse: Pulse) -> Generator[Alive | Warned, None, Epoch]:
-    """Evaluate, and start the sums of the next epoch."""
+def _close_epoch(
+    run: Run, window: Window, pulse: Pulse, should_stop: Callable[[], bool]
+) -> Generator[Alive | Warned, None, Epoch | None]:
+    """Evaluate, and start the sums of the next epoch; None where a stop order comes first, and leaves this one open."""
     sums, fitting = run.state.sums, run.budget.positions
     validation_loss = validation_accuracy = None
+    run.state.epoch_left_open = _takes_long_to_close(run) and should_stop()
+    if run.state.epoch_left_open:
+        return None
     if run.validation is not None:
         evaluating = evaluation.evaluate(
             run.learner, run.validation, batch_size=run.spec.training.batch_size, budget=run.budget
         )
-        validation_loss, validation_accuracy = yield from _with_pulse(evaluating, window, pulse)
+        evaluated = yield from _with_pulse(evaluating, window, pulse, should_stop)
+        if evaluated is None:
+            run.state.epoch_left_open = True
+            return None
+        validation_loss, validation_accuracy = evaluated
         if run.budget.positions != fitting:
             yield Warned(
                 code="batch_split_out_of_memory",
@@ -180,6 +194,10 @@ def _close_epoch(run: Run, window: Window, pulse: Pulse) -> Generator[Alive | Wa
     )
 
 
+def _takes_long_to_close(run: Run) -> bool:
+    return run.validation is not None or bool(run.tokenizer and run.spec.samples.prompts)
+
+
 def _heed_patience(run: Run, validation_loss: float | None) -> None:
     """Stop early where the validation loss has not got better for long enough."""
     training = run.spec.training
@@ -196,15 +214,19 @@ def _loss_scale(learner: Learner) -> LossScale | None:
     return LossScale(scale=saved["scale"], good_windows=saved["_growth_tracker"])
 
 
-def _with_pulse(work: Generator[None, None, R], window: Window, pulse: Pulse) -> Generator[Alive, None, R]:
-    """Do work to its end, and show between its pieces that the run is alive."""
-    while True:
+def _with_pulse(
+    work: Generator[None, None, R], window: Window, pulse: Pulse, should_stop: Callable[[], bool]
+) -> Generator[Alive, None, R | None]:
+    """Do work to its end, and show between its pieces that the run is alive; None where a stop order comes first."""
+    while not should_stop():
         try:
             next(work)
         except StopIteration as end:
             result: R = end.value
             return result
         yield from pulse.beat(epoch=window.epoch, step=window.step)
+    work.close()
+    return None
 
 
 def _perplexity(loss: float | None) -> float | None:
@@ -212,8 +234,30 @@ def _perplexity(loss: float | None) -> float | None:
     return math.exp(loss) if loss is not None and loss < 700 else None
 
 
-def _samples(run: Run, window: Window) -> Iterator[Sample]:
-    if run.tokenizer is not None:
-        seed = run.spec.training.seed
-        for prompt, text in sampling.write(run.learner, run.tokenizer, run.spec.samples, seed=seed, epoch=window.epoch):
+def _samples(run: Run, window: Window, should_stop: Callable[[], bool]) -> Iterator[Sample | Warned]:
+    """Tell what the model makes of the prompts: no part of training, which goes on where they cannot be continued."""
+    if run.tokenizer is None or not run.spec.samples.prompts:
+        return
+    checkpoints.require_finite(run.learner, run.state)
+    told, prompts = 0, len(run.spec.samples.prompts)
+    reason = "the run was told to stop"
+    try:
+        for prompt, text in sampling.write(
+            run.learner,
+            run.tokenizer,
+            run.spec.samples,
+            seed=run.spec.training.seed,
+            epoch=window.epoch,
+            should_stop=should_stop,
+        ):
             yield Sample(epoch=window.epoch, prompt=prompt, text=text)
+            told += 1
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = "they do not fit into memory: lower samples.max_new_tokens"
+    if told < prompts:
+        yield Warned(
+            code="samples_left_out",
+            message=f"Of the {prompts} samples after step {window.step} {prompts - told} were left out: {reason}.",
+        )

@@ -56,9 +56,10 @@ class LossScale(BaseModel):
 
 
 class RunState(BaseModel):
-    """`step` of `steps` windows are done, discarded ones included. Where that ends an epoch, the epoch is closed:
-    evaluated and told. `fingerprint` names the plan, without which the rest means nothing. `overflows` were discarded
-    because their gradients left the range of half precision, and the learning rate's schedule did not move.
+    """`step` of `steps` windows are done, discarded ones included. Where that ends an epoch, the epoch is closed
+    (evaluated, told and sampled from), unless it was left open for a stop. `fingerprint` names the plan, without which
+    the rest means nothing. `overflows` were discarded because their gradients left the range of half precision, and the
+    learning rate's schedule did not move.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -66,6 +67,7 @@ class RunState(BaseModel):
     fingerprint: str
     steps: int
     step: int = 0
+    epoch_left_open: bool = False
     discarded_in_a_row: int = 0
     overflows: int = 0
     loss_scale: LossScale | None = None
@@ -76,5 +78,5 @@ class RunState(BaseModel):
 
     @property
     def finished(self) -> bool:
-        """Whether every window is done, or no more are to be."""
-        return self.stopped_early or self.step == self.steps
+        """Whether every window is done, or no more are to be, and the last epoch is closed."""
+        return self.stopped_early or (self.step == self.steps and not self.epoch_left_open)

@@ -25,11 +25,11 @@ class _Computed:
 
 
 class Telling:
-    """The facts of each window, in order: one window late on a GPU, which then always has work queued; else at once."""
+    """The facts of each window, in order: one window late on a GPU, which so always has work queued; else at once."""
 
     def __init__(self, run: Run, pulse: Pulse) -> None:
         self._run, self._pulse = run, pulse
-        # In half precision the next window's learning rate and scale depend on whether this one was applied.
+        # In half precision the next window's learning rate depends on whether this one was applied.
         self._late = 1 if run.learner.device.type == "cuda" and run.learner.scaler is None else 0
         self._waiting: deque[_Computed] = deque()
         self._since = time.perf_counter()
@@ -79,10 +79,22 @@ class Telling:
             yield from _batch_facts(computed, numbers, tokens, seconds)
         else:
             yield from self._pulse.beat(epoch=window.epoch, step=window.step)
-        if state.discarded_in_a_row >= min(_DISCARDED_IN_A_ROW, state.steps):
+        self._require_progress(window)
+
+    def _require_progress(self, window: Window) -> None:
+        state = self._run.state
+        if state.discarded_in_a_row >= _DISCARDED_IN_A_ROW:
             raise Diverged(
                 f"{state.discarded_in_a_row} windows in a row, up to step {window.step}, had no finite gradient.",
                 "Lower training.learning_rate, or give it a longer warmup; the last checkpoint is still good.",
+            )
+        if state.overflows + state.discarded_in_a_row == state.steps:
+            raise Diverged(
+                f"None of the run's {state.steps} updates had a finite gradient: the weights are as they were.",
+                'With training.precision "fp16" the first updates look for the scale of the gradients: train for more '
+                'of them, or with "bf16" or "fp32".'
+                if state.overflows
+                else "Lower training.learning_rate, or look for what is odd in the data.",
             )
 
     def _overflowed(self, numbers: Numbers) -> bool:
@@ -103,6 +115,6 @@ def _batch_facts(computed: _Computed, numbers: Numbers, tokens: list[int], secon
             accuracy=correct / count if finite else None,
             learning_rate=computed.learning_rate,
             tokens=count,
-            grad_norm=numbers.grad_norm if i == last and math.isfinite(numbers.grad_norm) else None,
+            grad_norm=numbers.grad_norm if i == last and numbers.applied else None,
             tokens_per_second=sum(tokens) / seconds if i == last else None,
         )

@@ -60,15 +60,18 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A window that was computed, its numbers still on the device. `splits` says how many positions were found to fit,
-    once for each time the window did not.
+    """A window that was computed, its numbers on their way from the device. `splits` says how many positions were found
+    to fit, once for each time the window did not.
     """
 
-    values: Tensor  # [2 x batches + 2]
+    values: Tensor  # [2 x batches + 2], on the CPU
+    arrival: torch.cuda.Event | None
     splits: list[int]
 
     def read(self) -> Numbers:
-        """Read the numbers back: this waits for the device."""
+        """Wait until the numbers are here, and for nothing that the device was given to do since; return them."""
+        if self.arrival:
+            self.arrival.synchronize()
         *per_batch, grad_norm, discarded = self.values.tolist()
         batches = len(per_batch) // 2
         return Numbers(
@@ -127,7 +130,7 @@ def update(
     _apply(learner.optimizer, learning_rate, divisor, discarded)
     if learner.scaler:
         learner.scaler.update()
-    return Outcome(values=torch.cat([values, discarded.unsqueeze(0)]), splits=splits)
+    return _outcome(torch.cat([values, discarded.unsqueeze(0)]), splits)
 
 
 def _gradients(
@@ -187,6 +190,18 @@ def _scaled(loss: Tensor, scaler: torch.amp.GradScaler | None) -> Tensor:
     return scaler.scale(loss) if scaler else loss
 
 
+def _outcome(values: Tensor, splits: list[int]) -> Outcome:
+    """Send a window's numbers on their way."""
+    if values.device.type != "cuda":
+        return Outcome(values=values, arrival=None, splits=splits)
+    # Only into pinned memory is the copy asynchronous.
+    here = torch.empty_like(values, device="cpu", pin_memory=True)
+    here.copy_(values, non_blocking=True)
+    arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrival.record()
+    return Outcome(values=here, arrival=arrival, splits=splits)
+
+
 def _norm(gradients: list[Tensor]) -> Tensor:
     """Return the norm of all gradients together."""
     if gradients[0].device.type == "cuda":
@@ -202,5 +217,13 @@ def _apply(optimizer: torch.optim.Optimizer, learning_rate: float, divisor: Tens
     # As gradient scalers do it, the fused kernel itself divides the gradients, which saves a pass over them, and leaves
     # everything as it was where `discarded` is 1, so that nobody has to wait for the device to know.
     optimizer.grad_scale, optimizer.found_inf = divisor, discarded  # type: ignore[attr-defined]
-    optimizer.step()
+    try:
+        optimizer.step()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DoesNotFit(
+            "Beside weights and gradients the optimizer's two numbers for each weight do not fit into memory.",
+            "Lower the size of the model, train an adapter (model.lora), or use a device with more memory.",
+        ) from error
     optimizer.zero_grad(set_to_none=True)

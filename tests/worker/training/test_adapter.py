@@ -112,8 +112,9 @@ def test_every_architecture_takes_one_and_merges_it(tmp_path: Path, kind: str) -
     torch.testing.assert_close(logits(plain), logits(adapted), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("merge", [False, True], ids=["adapter alone", "merged"])
-def test_resumed_from_any_checkpoint_the_run_ends_in_the_same_bytes(tmp_path: Path, merge: bool) -> None:
+@pytest.mark.parametrize(("merge", "cores"), [(False, 1), (True, 1), (False, 2)], ids=["alone", "merged", "in lanes"])
+def test_resumed_from_any_checkpoint_the_run_ends_in_the_same_bytes(tmp_path: Path, merge: bool, cores: int) -> None:
+    torch.set_num_threads(cores)
     job = lora_job(tmp_path / "lora", base_model(tmp_path / "base", GPT2), {"r": 4, "dropout": 0.2, "merge": merge})
     told = of(run(job), Checkpoint)
     assert [checkpoint.step for checkpoint in told] == [1, 2, 3, 4]

@@ -150,6 +150,25 @@ def test_damaged_weights_are_a_data_error(tmp_path: Path) -> None:
     assert "cannot be loaded" in str(refused(tmp_path))
 
 
+def test_weights_that_are_no_numbers_are_a_data_error(tmp_path: Path) -> None:
+    model = learner().model
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.bias[3] = float("nan")
+    model.save_pretrained(tmp_path)
+    assert "no finite numbers, in transformer.h.1.mlp.c_fc.bias" in str(refused(tmp_path))
+
+
+def test_precision_is_float32_on_the_cpu_unless_asked_for() -> None:
+    dtypes = [learner(precision=precision).token_loss._dtype for precision in ("auto", "fp32", "bf16", "fp16")]
+    assert dtypes == [torch.float32, torch.float32, torch.bfloat16, torch.float16]
+
+
+def test_the_optimizer_is_the_one_asked_for() -> None:
+    asked = {"adam_beta1": 0.5, "adam_beta2": 0.6, "adam_epsilon": 0.25, "learning_rate": 0.125}
+    for group in learner(**asked).optimizer.param_groups:
+        assert (group["betas"], group["eps"], group["lr"], group["fused"]) == ((0.5, 0.6), 0.25, 0.125, True)
+
+
 def test_half_precision_becomes_float32(tmp_path: Path) -> None:
     model = learner(LLAMA).model.to(torch.bfloat16)
     model.save_pretrained(tmp_path)

@@ -81,6 +81,32 @@ def test_no_update_waits_for_the_device(config: str, mode: str, precision: str) 
     assert all(outcome.read().applied for outcome in outcomes)
 
 
+def test_numbers_are_read_while_the_device_is_still_at_the_next_window() -> None:
+    trained = learner(SHAPES["gpt2"], precision="fp32")
+    data = sequences(ragged_rows(40), max_length=16)
+    list(updates(trained, data, count=3))
+    torch.cuda.synchronize()
+    [outcome] = updates(trained, data, count=1)
+    torch.cuda._sleep(2_000_000_000)  # cycles: a second or more
+    assert outcome.read().applied
+    assert not torch.cuda.current_stream().query(), "it was waited for"
+    torch.cuda.synchronize()
+
+
+def test_products_of_float32_are_not_rounded_to_tf32() -> None:
+    build.pick_device("cuda")
+    left, right = (
+        torch.randn(512, 512, device="cuda", generator=torch.Generator("cuda").manual_seed(s)) for s in (0, 1)
+    )
+    exact = left.double() @ right.double()
+    assert ((left @ right).double() - exact).abs().max() < 1e-3, "TF32 has ten bits, and is off by hundredths"
+
+
+def test_precision_is_bf16_where_the_device_computes_it() -> None:
+    can = torch.cuda.get_device_capability() >= (8, 0)
+    assert learner(SHAPES["gpt2"]).token_loss._dtype == (torch.bfloat16 if can else torch.float32)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("mode", ["document", "packed"])
 def test_a_resumed_run_ends_in_the_same_bits(tmp_path: Path, precision: str, mode: str) -> None:

@@ -46,3 +46,9 @@ def test_nothing_is_dropped_outside_of_training() -> None:
     x = torch.randn(10)
     assert not torch.equal(module(x), x)
     assert module.eval()(x) is x
+
+
+def test_next_to_everything_may_be_dropped() -> None:
+    kept = dropout(torch.ones(1000, 1000), 0.999999)
+    assert set(kept.unique().tolist()) <= {0.0, 65536.0}
+    assert 0 < (kept != 0).sum() < 100

@@ -48,7 +48,7 @@ def test_the_facts_of_a_run_in_order(tmp_path: Path) -> None:
         samples={"prompts": ["the import", ""], "max_new_tokens": 4},
     )
     facts = run(job)
-    kinds = [type(fact) for fact in facts if not isinstance(fact, Preparing)]
+    kinds = [type(fact) for fact in facts if not isinstance(fact, Preparing | Alive)]
     assert kinds == [Planned, *([Batch] * 4 + [Epoch, Sample, Sample, Checkpoint]) * 2, Finished]
 
     [plan] = of(facts, Planned)

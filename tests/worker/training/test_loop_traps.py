@@ -240,6 +240,16 @@ def test_wherever_memory_runs_out_nothing_is_skipped(
     assert updates_in(last_checkpoint(facts)) == plan.steps
 
 
+def test_an_optimizer_that_does_not_fit_says_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(DoesNotFit, match="two numbers for each weight") as raised:
+        run(assignment(tmp_path, ragged_rows(8)))
+    assert "model.lora" in as_failed(raised.value).hint
+
+
 def test_nothing_of_the_first_try_is_alive_in_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
     cut, tiny = sequences(ragged_rows(8)), learner()
     parameters = list(tiny.model.parameters())

@@ -91,9 +91,21 @@ def test_stopped_anywhere_and_resumed_again_and_again(tmp_path: Path) -> None:
     while isinstance(parts[-1], Stopped):
         checkpoint = last_checkpoint(parts)
         parts += run(resumed(job, checkpoint, tmp_path / "part"), stop_after=parts[-1].step + 1)
-    assert [c.step for c in of(parts, Checkpoint)] == [1, 2, 3, 4, 5, 6]
+    # The last epoch was left open when the stop came, and closed by the run that went on from there.
+    assert [c.step for c in of(parts, Checkpoint)] == [1, 2, 3, 4, 5, 6, 6]
     assert sorted(told(parts), key=str) == sorted(told(whole), key=str)
     assert fingerprint(last_checkpoint(parts)) == fingerprint(last_checkpoint(whole))
+
+
+def test_another_seed_makes_another_run(tmp_path: Path) -> None:
+    runs = [
+        run(assignment(tmp_path / str(seed), ragged_rows(20), training={"epochs": 1, "batch_size": 4, "seed": seed}))
+        for seed in (0, 1, 0)
+    ]
+    first, other, again = (fingerprint(last_checkpoint(facts)) for facts in runs)
+    assert first == again != other
+    tokens = [[batch.tokens for batch in of(facts, Batch)] for facts in runs]
+    assert tokens[0] == tokens[2] != tokens[1], "and another order of the rows"
 
 
 def test_llama_with_a_learnt_tokenizer_resumes_exactly(tmp_path: Path) -> None:

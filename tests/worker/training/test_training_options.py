@@ -1,10 +1,14 @@
 """What a spec may ask of the loop besides its rates: half precision, recomputed or compiled layers, an early stop."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch._dynamo.utils import counters
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 
 from core.errors import DataError
 from tests.services import missing
@@ -19,6 +23,7 @@ from tests.worker.training.tiny import (
     run,
 )
 from worker.training.checkpoints import read_state
+from worker.training.errors import Diverged
 from worker.training.facts import Batch, Checkpoint, Epoch, Finished, Warned
 
 ROWS = ragged_rows(40)
@@ -30,9 +35,21 @@ def losses(folder: Path, config: dict[str, Any], **training: Any) -> list[float 
     return [batch.loss for batch in of(facts, Batch)]
 
 
-def test_recomputed_layers_give_the_same_numbers_with_dropout_on(tmp_path: Path) -> None:
-    kept = losses(tmp_path / "kept", GPT2)
+def test_recomputed_layers_give_the_same_numbers_with_dropout_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[str] = []
+    through = GPT2MLP.forward
+
+    def noting(self: GPT2MLP, *inputs: Any) -> Any:
+        passes.append("")
+        return through(self, *inputs)
+
+    monkeypatch.setattr(GPT2MLP, "forward", noting)
+    kept, once = losses(tmp_path / "kept", GPT2), len(passes)
+    passes.clear()
     assert losses(tmp_path / "recomputed", GPT2, gradient_checkpointing=True) == pytest.approx(kept, rel=1e-6)
+    assert len(passes) == 2 * once, "each layer is computed again on the way back"
 
 
 def test_compiled_layers_give_the_same_numbers(tmp_path: Path) -> None:
@@ -40,7 +57,9 @@ def test_compiled_layers_give_the_same_numbers(tmp_path: Path) -> None:
         missing("g++")
     config = GPT2 | NO_DROPOUT | {"n_layer": 1}  # each kernel takes the compiler seconds
     plain = losses(tmp_path / "plain", config)
+    counters.clear()
     assert losses(tmp_path / "compiled", config, compile=True) == pytest.approx(plain, rel=1e-4)
+    assert counters["stats"]["unique_graphs"] >= 1, "nothing was compiled"
 
 
 def test_without_a_compiler_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +101,19 @@ def test_a_scale_that_is_too_large_falls_and_the_schedule_does_not_move(tmp_path
     first = of(facts, Checkpoint)[0]
     later = run(job.model_copy(update={"resume_from": first.path, "output_dir": tmp_path / "later"}))
     assert fingerprint(last_checkpoint(later)) == fingerprint(last_checkpoint(facts))
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_run_that_never_found_its_scale_has_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    # As for a model with large gradients, whose scale has far to fall.
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=2.0**60))
+    training = {"precision": "fp16", "epochs": epochs, "batch_size": 40}
+    with pytest.raises(Diverged, match=f"None of the run's {epochs} updates") as error:
+        run(assignment(tmp_path, ROWS, training=training, checkpoints={"every_epochs": 2}))
+    assert '"bf16"' in error.value.hint
+    assert not list((tmp_path / "out").glob("*")), "no checkpoint of weights that nothing was learnt with"
 
 
 EARLY: dict[str, Any] = {
