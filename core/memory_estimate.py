@@ -19,7 +19,7 @@ _BESIDE_ACTIVATIONS = 1.2
 # Between the batches of an update the gradients stay, and lie where the next batch's activations would go.
 _BESIDE_GRADIENTS = 1.6
 # What the first update brings in that no tensor is: code, threads, buffers of the matrix products. Measured.
-_FIRST_UPDATE = {"cpu": 36 * 2**20, "cuda": 0}
+_FIRST_UPDATE = {"cpu": 32 * 2**20, "cuda": 0}
 
 
 class Memory(BaseModel):
@@ -67,9 +67,11 @@ def estimate(
     in_lane = positions // lanes
     # Of the logits only a piece exists at a time, and the next one before the last is gone.
     piece = min(in_lane, rows_of_logits(vocab_size, device)) * vocab_size * 4
-    # A second one, unless all rows are in the first; and the gradient of the embeddings, made before it is added.
+    # A second one, unless all rows are in the first.
     pieces = 2 if in_lane * vocab_size * 4 > piece else 1
-    logits = lanes * (pieces * piece + vocab_size * width * BYTES_PER_WEIGHT)
+    # The gradient of the embeddings, made before it is added; and on the CPU their copy, packed for the product.
+    embeddings = vocab_size * width * BYTES_PER_WEIGHT * (1 if half or device != "cpu" else 2)
+    logits = lanes * (pieces * piece + embeddings)
     weights = parameters * BYTES_PER_WEIGHT
     gradients, optimizer = lanes * trained * BYTES_PER_WEIGHT, 2 * trained * BYTES_PER_WEIGHT
     return Memory(
