@@ -1,11 +1,16 @@
 """From tokens to sequences: nothing lost unseen, nothing that carries no loss."""
 
+import tracemalloc
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
-from core.job_spec import ValidationFraction
-from core.tokens.sequences import Sequences, hold_out
-from tests.worker.training.tiny import sequences
+import core.tokens.sequences
+from core.job_spec import Sequence, ValidationFraction
+from core.tokens.arrays import Tokens
+from core.tokens.sequences import Sequences, cut, hold_out
+from tests.worker.training.tiny import ragged_rows, sequences
 
 
 def as_lists(cut: Sequences) -> list[list[int]]:
@@ -51,3 +56,31 @@ def test_hold_out_keeps_rows_on_both_sides(rows: int, fraction: float, held: int
     assert len(out) == held
     assert sorted([*kept, *out]) == list(range(rows))
     assert np.array_equal(out, hold_out(rows, count, seed=1)[1])
+
+
+@pytest.mark.parametrize("mode", ["document", "packed"])
+@pytest.mark.parametrize("block", [1, 2, 7])
+def test_rows_are_cut_block_by_block_as_all_at_once(monkeypatch: pytest.MonkeyPatch, mode: str, block: int) -> None:
+    rows = ragged_rows(60, longest=17)
+    labels = [[-100 if token % 3 else token for token in row] for row in rows]
+    asked = {"max_length": 7, "min_length": 3, "mode": mode}
+    whole = sequences(rows, labels, **asked)
+    monkeypatch.setattr(core.tokens.sequences, "_BLOCK_ROWS", block)
+    cut = sequences(rows, labels, **asked)
+    assert whole.dropped
+    assert whole.silent
+    np.testing.assert_equal(asdict(cut), asdict(whole))
+
+
+@pytest.mark.parametrize(("mode", "times"), [("document", 1.6), ("packed", 2.6)])
+def test_many_rows_take_little_beside_what_comes_of_them(mode: str, times: float) -> None:
+    ids = np.zeros(3_000_000, dtype=np.int32)
+    tokens, rows = Tokens(ids=ids, labels=ids, bounds=np.arange(0, 3_000_001, 2)), np.arange(1_500_000)
+    tracemalloc.start()
+    try:
+        made = cut(tokens, rows, Sequence.model_validate({"max_length": 128, "mode": mode}))
+        kept, peak = tracemalloc.get_traced_memory()
+        assert len(made)
+        assert peak < times * kept
+    finally:
+        tracemalloc.stop()
