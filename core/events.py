@@ -26,7 +26,7 @@ BATCH_COLUMNS = (
     "grad_norm",
     "tokens_per_second",
 )
-# Absent where a batch does not end its window. One that does always has a speed; its grad_norm is null if it was skipped.
+# Absent where a batch does not end its window. One that does always has a speed; its grad_norm is null if skipped.
 _OF_WINDOW = ("grad_norm", "tokens_per_second")
 _TERMINAL_TYPES = frozenset(TERMINAL)
 

@@ -26,7 +26,7 @@ def wait_for(condition: Callable[[], T], *, seconds: float = 30.0, what: str = "
     while not (value := condition()):
         if monotonic() > deadline:
             pytest.fail(f"{what} did not come true within {seconds:.0f} s")
-        sleep(0.02)
+        sleep(0.05)
     return value
 
 

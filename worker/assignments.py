@@ -1,6 +1,7 @@
 """From a claimed job to what its trainer is told: local paths of its data and of the model to go on from."""
 
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 
 from core import checkpoints, datasets, jobs, tokenizers
@@ -64,7 +65,7 @@ def make_assignment(
 def _newest_sound(claim: Claim, work: UnitOfWork, store: Store, warn: Callable[[str, str], None]) -> Path | None:
     with work.reading() as session:
         candidates = checkpoints.resumable(session, claim.job_id)
-    for checkpoint in candidates:
+    for checkpoint, before in zip_longest(candidates, candidates[1:]):
         try:
             folder = store.fetch(checkpoints.store_key(checkpoint))
             verify(folder / "model", _entries(checkpoint.files))
@@ -72,7 +73,9 @@ def _newest_sound(claim: Claim, work: UnitOfWork, store: Store, warn: Callable[[
             return folder
         except Corrupt as error:
             _set_aside(checkpoint, claim, work, store)
-            warn("checkpoint_damaged", f"The checkpoint of step {checkpoint.step} was set aside: {error.detail}.")
+            instead = f"goes on from that of step {before.step}" if before else "begins anew"
+            message = f"The checkpoint of step {checkpoint.step} was set aside: {error.detail}. The run {instead}."
+            warn("checkpoint_damaged", message)
     return None
 
 

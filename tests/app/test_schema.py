@@ -27,7 +27,7 @@ _TONIGHT = int(time.time() // 86_400)
 @pytest.mark.parametrize(
     ("phases", "seconds", "seed"),
     [
-        ("examples,coverage,fuzzing", 45, 1),
+        ("examples,coverage,fuzzing", 30, 1),
         ("stateful", 40, 1),
         pytest.param("examples,coverage,fuzzing", 300, _TONIGHT, marks=pytest.mark.nightly, id="tonight"),
         pytest.param("stateful", 300, _TONIGHT, marks=pytest.mark.nightly, id="tonight-stateful"),

@@ -31,7 +31,9 @@ def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_ctrl_c_saves_and_leaves_no_process_and_started_again_it_goes_on(new_stack: NewStack, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_leaves_no_process_and_started_again_it_goes_on_until_a_second_ctrl_c(
+    new_stack: NewStack, tmp_path: Path
+) -> None:
     stack = new_stack().ready()
 
     key = stack.key
@@ -57,6 +59,13 @@ def test_ctrl_c_saves_and_leaves_no_process_and_started_again_it_goes_on(new_sta
     assert "queued again" in watched.stdout
     assert "attempt 2 starts from the checkpoint of step" in watched.stdout
     assert again.client().get(f"/jobs/{job}")["failures"] == 0
+
+    again.running("worker")["worker"].suspend()  # it will not answer the first one
+    again.process.send_signal(signal.SIGINT)
+    again.wait_for(lambda: "Stopping" in again.output(), what="the first Ctrl-C to be heard")
+    again.process.send_signal(signal.SIGINT)
+    assert again.process.wait(PATIENCE_SECONDS) == 0
+    wait_for(again.all_gone, what="the end of every process")
 
 
 def test_a_second_one_on_the_same_directory_is_refused(stack: Stack) -> None:
@@ -147,18 +156,6 @@ def test_kill_9_of_up_leaves_nothing(new_stack: NewStack) -> None:
 
     wait_for(stack.all_gone, what="the end of every process")
     assert data_directory.holder(stack.data_dir) is None
-
-
-def test_a_second_ctrl_c_waits_for_nothing(new_stack: NewStack) -> None:
-    stack = new_stack().ready()
-    stack.running("worker")["worker"].suspend()  # it will not answer the first one
-
-    stack.process.send_signal(signal.SIGINT)
-    stack.wait_for(lambda: "Stopping" in stack.output(), what="the first Ctrl-C to be heard")
-    stack.process.send_signal(signal.SIGINT)
-
-    assert stack.process.wait(PATIENCE_SECONDS) == 0
-    wait_for(stack.all_gone, what="the end of every process")
 
 
 def test_a_directory_too_deep_for_a_socket_below_one_with_packages_named_as_ours(

@@ -55,7 +55,10 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slots]:
 def test_a_gpu_belongs_to_a_trainer_for_as_long_as_that_lives(slots: Slots, tmp_path: Path) -> None:
     others = Slots(Settings())
     with lent(slots) as trainer:
-        process = started(trainer, tmp_path)
+        assert slots.free == 0
+        with slots.one() as none:
+            assert none is None
+        process = started(trainer, tmp_path / "0")
         assert process.environ()["CUDA_VISIBLE_DEVICES"] == f"test-{os.getpid()}"
         with lent(others) as second:
             assert second is None, "it is taken"
@@ -70,21 +73,17 @@ def test_a_gpu_belongs_to_a_trainer_for_as_long_as_that_lives(slots: Slots, tmp_
         with lent(others) as second:
             assert second
     others.close()
-
-
-def test_a_trainer_ends_with_the_time_that_it_was_lent_for(slots: Slots, tmp_path: Path) -> None:
-    with lent(slots) as trainer:
-        assert slots.free == 0
-        process = started(trainer, tmp_path)
-        with slots.one() as none:
-            assert none is None
     assert slots.free == 1
-    assert not process.is_running()
+    with lent(slots) as trainer:
+        process = started(trainer, tmp_path / "1")
+    assert not process.is_running(), "it ends with the time that it was lent for"
     assert trainer
     assert trainer.kill() == -signal.SIGKILL
 
 
-def test_trainers_of_a_slot_come_from_one_process_which_is_replaced_when_it_dies(slots: Slots, tmp_path: Path) -> None:
+def test_trainers_of_a_slot_come_from_one_process_which_is_replaced_when_it_dies_or_hangs(
+    slots: Slots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parents = []
     for number in range(2):
         with lent(slots) as trainer:
@@ -101,22 +100,18 @@ def test_trainers_of_a_slot_come_from_one_process_which_is_replaced_when_it_dies
         assert trainer.end(10) == -signal.SIGKILL
         process.wait(10)  # it dies with what forked it
     with lent(slots) as trainer:
-        assert started(trainer, tmp_path / "3").parent() != fork_server
-
-
-def test_a_frozen_fork_server_costs_one_start(slots: Slots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        successor = started(trainer, tmp_path / "3").parent()
+    assert successor
+    assert successor != fork_server
     monkeypatch.setattr(trainer_process, "_ANSWER_SECONDS", 0.5)
     with lent(slots) as trainer:
-        fork_server = started(trainer, tmp_path / "0").parent()
-        assert fork_server
-    with lent(slots) as trainer:
-        fork_server.suspend()
+        successor.suspend()
         assert trainer
-        trainer.assign(assignment(tmp_path / "1", ragged_rows(8)))
+        trainer.assign(assignment(tmp_path / "4", ragged_rows(8)))
         assert list(trainer.facts()) == []
         assert trainer.end(0) == -signal.SIGKILL
     with lent(slots) as trainer:
-        assert started(trainer, tmp_path / "2")
+        assert started(trainer, tmp_path / "5").parent() != successor, "one that is frozen costs one start"
 
 
 def test_no_trainer_is_lent_where_their_imports_fail_or_the_worker_drains(
@@ -136,15 +131,16 @@ def test_no_trainer_is_lent_where_their_imports_fail_or_the_worker_drains(
 
 
 @pytest.mark.parametrize(("gpus", "visible"), [("all", None), ("none", "")])
-def test_trainers_on_the_cpu_share_its_cores(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: str, visible: str | None
-) -> None:
+def test_trainers_on_the_cpu_share_its_cores(monkeypatch: pytest.MonkeyPatch, gpus: str, visible: str | None) -> None:
     for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     slots = Slots(Settings(cpu_slots=2, gpus=gpus))
     assert len(slots) == 2
-    with lent(slots) as trainer:
-        environment = started(trainer, tmp_path).environ()
+    with slots.one() as slot:
+        assert slot
+        fork_server = slot.warm_up()  # whose environment is that of all its trainers
+        assert fork_server
+        environment = psutil.Process(fork_server.process.pid).environ()
     slots.close()
     assert environment["OMP_NUM_THREADS"] == str(max(1, (os.cpu_count() or 1) // 2))
     assert environment.get("CUDA_VISIBLE_DEVICES") == visible

@@ -21,10 +21,11 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_job_succeeds_and_the_live_tail_says_what_the_log_of_record_says(
     installation: Installation, dataset: Dataset, redis: RedisServer
 ) -> None:
-    with installation.worker():
+    with installation.worker(MKL_VERBOSE="1"):  # a trainer that writes a line for every product of matrices
         job_id = installation.submit(dataset, samples={"prompts": ["the quick"]})
         job = installation.wait_for_status(job_id, "succeeded", "failed", "cancelled")
     assert job.status == "succeeded", job.error
+    is_kept_and_passed_on(installation, job_id)
 
     log = installation.log(job_id)
     live = [fields["e"] for _, fields in redis.client().xrange(stream_key(job_id))]
@@ -42,6 +43,16 @@ def test_a_job_succeeds_and_the_live_tail_says_what_the_log_of_record_says(
     assert job.progress["fraction"] == 1
     assert job.latest["loss"] == batches[-1]["loss"]
     assert json.loads(live[-1])["data"]["step"] == job.plan["steps"]
+
+
+def is_kept_and_passed_on(installation: Installation, job_id: str) -> None:
+    """Check on the trainer's output."""
+    with installation.work.reading() as session:
+        [output] = trainer_output.of_job(session, job_id)
+    assert (output.attempt, "MKL_VERBOSE" in output.text) == (1, True)
+    assert output.lines > output.text.count("\n") + 1, "the end of it, and how much it was"
+    assert len(output.text) <= KEPT_CHARACTERS
+    assert output.text.splitlines()[-1] in (installation.settings.data_dir / "worker.log").read_text(), "passed on too"
 
 
 def test_a_run_that_is_stopped_early_succeeds_and_says_so(at_work: AtWork) -> None:
@@ -67,25 +78,6 @@ def test_a_killed_trainer_costs_one_failure_and_not_a_bit_of_the_weights(
     assert (job.status, job.attempt) == ("succeeded", 2)
     requeued = [event for event in installation.log(job_id) if event.type == "requeued"]
     assert [event.data["failures"] for event in requeued] == [1]
-    assert installation.weights(job_id) == undisturbed_weights
-
-
-@on_sqlite
-def test_a_killed_worker_leaves_no_trainer_and_its_successor_finishes_the_job(
-    installation: Installation, dataset: Dataset, undisturbed_weights: str
-) -> None:
-    with installation.worker() as worker:
-        job_id = installation.submit(dataset, **LONG)
-        installation.wait_for_batch(job_id, 40)
-        children = worker.children(recursive=True)
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
-        psutil.wait_procs(children, timeout=30)
-        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-    assert installation.job(job_id).status == "running"  # nobody has noticed yet
-    with installation.worker():
-        job = installation.wait_for_status(job_id, "succeeded", "failed")
-    assert (job.status, job.attempt) == ("succeeded", 2)
     assert installation.weights(job_id) == undisturbed_weights
 
 
@@ -123,25 +115,17 @@ def test_a_running_job_is_cancelled_with_a_checkpoint(at_work: AtWork) -> None:
     assert installation.checkpoints(job_id)[0].step == job.progress["step"]
 
 
-@on_sqlite
-def test_a_job_that_cannot_be_trained_fails_with_a_reason_and_the_next_one_runs(installation: Installation) -> None:
+def test_a_job_that_cannot_be_trained_fails_with_a_reason_and_the_next_one_runs(at_work: AtWork) -> None:
+    installation = at_work.installation
     short = installation.add_dataset("\n".join(json.dumps({"input_ids": [1, 2, 3]}) for _ in range(4)))
-    text = installation.add_dataset()
-    with installation.worker(MKL_VERBOSE="1"):  # trainers that write a line for every product of matrices
-        bad = installation.submit(short, tokenizer=None, sequence={"max_length": 64, "min_length": 8})
-        good = installation.submit(text, training={"epochs": 20, "batch_size": 4})
-        assert installation.wait_for_status(good, "succeeded", "failed").status == "succeeded"
+    bad = installation.submit(short, tokenizer=None, sequence={"max_length": 64, "min_length": 8})
+    good = installation.submit(at_work.dataset, training={"epochs": 1})
+    assert installation.wait_for_status(good, "succeeded", "failed").status == "succeeded"
     job = installation.job(bad)
     assert job.status == "failed"
     assert job.error["code"] == "data"
     assert "min_length" in job.error["message"] + job.error["hint"]
     assert job.error["hint"]
-    with installation.work.reading() as session:
-        [output] = trainer_output.of_job(session, good)
-    assert (output.attempt, "MKL_VERBOSE" in output.text) == (1, True)
-    assert output.lines > output.text.count("\n") + 1, "the end of it, and how much it was"
-    assert len(output.text) <= KEPT_CHARACTERS
-    assert output.text.splitlines()[-1] in (installation.settings.data_dir / "worker.log").read_text(), "passed on too"
 
 
 def test_a_lost_dataset_file_fails_the_job_with_a_reason(at_work: AtWork) -> None:
@@ -166,24 +150,32 @@ def test_three_losses_without_a_new_checkpoint_are_a_failure(at_work: AtWork) ->
 
 
 @on_sqlite
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+def test_a_killed_worker_leaves_no_trainer_and_its_successor_goes_on_from_the_newest_checkpoint_that_is_whole(
     installation: Installation, dataset: Dataset, undisturbed_weights: str
 ) -> None:
     with installation.worker() as worker:
         job_id = installation.submit(dataset, **LONG)
         wait_for(lambda: len(installation.checkpoints(job_id)) >= 2, seconds=60, what="two checkpoints")
+        children = worker.children(recursive=True)
         worker.send_signal(signal.SIGKILL)
         worker.wait()
-    newest = installation.checkpoints(job_id)[0]
+        psutil.wait_procs(children, timeout=30)
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert installation.job(job_id).status == "running"  # nobody has noticed yet
+    newest, before = installation.checkpoints(job_id)[:2]
     weights = installation.folder(newest) / "model" / "model.safetensors"
     flipped = bytearray(weights.read_bytes())
     flipped[-1] ^= 1
     weights.write_bytes(flipped)
     with installation.worker():
         job = installation.wait_for_status(job_id, "succeeded", "failed")
-    assert job.status == "succeeded"
-    warnings = [event.data for event in installation.log(job_id) if event.type == "warning"]
+    assert (job.status, job.attempt) == ("succeeded", 2)
+    log = installation.log(job_id)
+    warnings = [event.data for event in log if event.type == "warning"]
     assert [warning["code"] for warning in warnings] == ["plan", "checkpoint_damaged"]  # the plan's only once
+    assert f"goes on from that of step {before.step}." in warnings[1]["message"]
+    later = log[next(place for place, event in enumerate(log) if event.data.get("attempt") == 2) :]
+    assert next(event.data["step"] for event in later if event.type == "batch") == before.step + 1
     assert installation.weights(job_id) == undisturbed_weights
 
 
@@ -202,12 +194,14 @@ def test_a_job_goes_on_from_an_earlier_jobs_checkpoint(at_work: AtWork) -> None:
     assert losses[second][0] < losses[first][0]
 
 
-@on_sqlite
-def test_jobs_wait_in_order_of_priority_then_age(installation: Installation, dataset: Dataset) -> None:
+def test_jobs_wait_in_order_of_priority_then_age(at_work: AtWork) -> None:
+    installation, dataset = at_work.installation, at_work.dataset
+    first = installation.submit(dataset, training={"epochs": 10_000, "batch_size": 4}, priority=9)
+    installation.wait_for_batch(first, 1)
     ids = [installation.submit(dataset, priority=priority, training={"epochs": 1}) for priority in (0, 5, 0)]
-    with installation.worker():
-        for job_id in ids:
-            assert installation.wait_for_status(job_id, "succeeded", "failed").status == "succeeded"
+    installation.cancel(first)
+    for job_id in ids:
+        assert installation.wait_for_status(job_id, "succeeded", "failed").status == "succeeded"
     started = [installation.job(job_id).started_at for job_id in ids]
     assert started[1] < started[0] < started[2]
 
