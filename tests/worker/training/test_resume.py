@@ -117,6 +117,19 @@ def test_llama_with_a_learnt_tokenizer_resumes_exactly(tmp_path: Path) -> None:
     assert fingerprint(last_checkpoint(later)) == fingerprint(last_checkpoint(facts))
 
 
+@pytest.mark.parametrize(
+    "training", [{"precision": "bf16"}, {"precision": "fp16"}, {"gradient_checkpointing": True}], ids=str
+)
+def test_whatever_it_computes_with_the_run_resumes_exactly(tmp_path: Path, training: dict[str, Any]) -> None:
+    job = assignment(tmp_path, texts(20), **SPEC | {"training": SPEC["training"] | training})
+    facts = run(job)
+    checkpoints = of(facts, Checkpoint)
+    for checkpoint in checkpoints[2:4]:  # in the midst of an epoch, and at the end of one
+        later = run(resumed(job, checkpoint.path, tmp_path / f"from-{checkpoint.step}"))
+        assert fingerprint(last_checkpoint(later)) == fingerprint(checkpoints[-1].path)
+        assert told(later) == told(facts[facts.index(checkpoint) + 1 :])
+
+
 def test_what_the_search_for_memory_learnt_is_kept(tmp_path: Path) -> None:
     job = assignment(tmp_path, texts(20), **SPEC)
     stopped = last_checkpoint(run(job, stop_after=1))
