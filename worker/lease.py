@@ -44,7 +44,7 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._work.live_log.nudge(self._claim.job_id)  # the thread listens for one, and need not to the end of its wait
+        self._work.live_log.nudge(self._claim.job_id)  # so that the thread need not wait for another
         self._thread.join()
 
     @property
@@ -54,9 +54,12 @@ class Lease:
 
     def _keep(self) -> None:
         renew_at = time.monotonic()  # at once: the claim may have waited for its commit
-        while not self._ended.is_set() and not self._lost:
+        while not self._lost:
             left = renew_at - time.monotonic()
-            if left <= 0 or self._nudged(left):
+            due = left <= 0 or self._nudged(left)
+            if self._ended.is_set():
+                return
+            if due:
                 renew_at = time.monotonic() + self._settings.lease_renewal_seconds
                 self._renew()
 

@@ -31,6 +31,8 @@ def test_a_lease_is_renewed_at_once_and_no_more_after_its_end(house: House) -> N
         wait_for(lambda: not _runs_out(house, claim), what="a renewal")
         assert not lease.lost
         assert lease.renewal.asked.stop is None
+        sent_at = lease.renewal.sent_at
+    assert lease.renewal.sent_at == sent_at, "to end it is no reason to renew"
     house.do(jobs.renew, claim, -1)
     assert _runs_out(house, claim), "nobody renews any more"
 
