@@ -56,7 +56,7 @@ def test_from_a_file_to_a_checkpoint(visitor: Visitor, site: Api, tmp_path: Path
     # Two batches make an update, and a point.
     wait_for(lambda: visitor.plotted("Loss")["x"] == [1, 2, 3], what="the curve")
     assert visitor.plotted("Loss")["y"][0] == (1 + 1 / 2) / 2
-    assert visitor.plotted("Loss", "validation") == {"x": [3], "y": [0.7]}
+    wait_for(lambda: visitor.plotted("Loss", "validation") == {"x": [3], "y": [0.7]}, what="its validation")
 
     expect(page.locator(".part-checkpoints")).to_contain_text(hashlib.sha256(WEIGHTS).hexdigest())
     with page.expect_download() as download:
