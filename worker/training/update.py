@@ -197,7 +197,7 @@ def _outcome(values: Tensor, splits: list[int]) -> Outcome:
     # Only into pinned memory is the copy asynchronous.
     here = torch.empty_like(values, device="cpu", pin_memory=True)
     here.copy_(values, non_blocking=True)
-    arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrival = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types for it
     arrival.record()
     return Outcome(values=here, arrival=arrival, splits=splits)
 
